@@ -1,0 +1,157 @@
+/*
+ * conf: the whole configuration, read-only once loaded, reference-counted: a snapshot that connections and exchanges hold.
+ * Owns:   all its strings and arrays.
+ * Thread: loaded by one; read by all; conf_hold and conf_drop any.
+ */
+#ifndef FOREBAY_CONF_CONF_H
+#define FOREBAY_CONF_CONF_H
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "core/slice.h"
+
+/* A socket address as written and as the kernel takes it. */
+struct conf_address {
+	char *text; /* "127.0.0.1:8000", "[::]:443", "unix:/run/x.sock" (listen), "/run/x.sock" or "host:port" (pool) */
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in4;
+		struct sockaddr_in6 in6;
+		struct sockaddr_un un;
+	} addr;
+	socklen_t len;
+};
+
+/* A network that is trusted to name clients: "10.0.0.0/8", "unix" for Unix-socket peers. */
+struct conf_network {
+	char *text;
+	bool is_unix;
+	uint8_t family_bytes; /* 4 or 16 */
+	uint8_t prefix_bits;
+	uint8_t bytes[16];
+};
+
+enum conf_access_format { ACCESS_COMBINED, ACCESS_JSON, ACCESS_TIMING };
+enum conf_app { APP_NONE, APP_DEMO, APP_WSGI, APP_EXEC };
+
+struct conf_daemon {
+	char *user;            /* NULL: not said */
+	unsigned threads;      /* 0: auto */
+	uint64_t memory_limit; /* bytes; 0: auto */
+	char *spool_dir;
+	uint64_t spool_limit;    /* bytes */
+	uint64_t spool_own_file; /* bytes */
+	unsigned spool_threads;
+	uint64_t connections;   /* 0: auto */
+	char *log;              /* a path, "stderr", "syslog" */
+	unsigned log_level;     /* enum log_level */
+	char *access_log;       /* a path, "stderr", "syslog", "off" */
+	unsigned access_format; /* enum conf_access_format */
+	struct conf_network *trusted;
+	size_t trusted_count;
+	uint64_t drain_timeout_ms;
+	char *pid_file; /* NULL: none */
+};
+
+struct conf_listen {
+	char *name;
+	struct conf_address *addresses;
+	size_t address_count;
+	char *tls;           /* NULL: plain (always, until TLS is built) */
+	uint64_t head_limit; /* bytes */
+	unsigned fields_max;
+	uint64_t head_timeout_ms;
+	uint64_t idle_timeout_ms;
+	uint64_t keepalive_requests; /* on one connection; 0: any number */
+	uint64_t min_rate;           /* bytes per second; 0: off */
+	uint64_t min_rate_grace_ms;
+	unsigned connections_per_address; /* 0: off */
+	unsigned backlog;
+	bool half_close;
+	bool early_hints;
+};
+
+struct conf_pool {
+	char *name;
+	/* others' workers */
+	struct conf_address *sockets;
+	size_t socket_count;
+	unsigned slots; /* per socket; for app pools processes * threads is the pool's number */
+	bool keepalive;
+	uint64_t keepalive_idle_ms; /* an idle link older than this is not used again (1 s) */
+	bool replay_unread;
+	bool require_length;
+	/* forebay's own */
+	unsigned app;     /* enum conf_app */
+	char *app_target; /* what stands behind the colon, or NULL */
+	unsigned processes, threads;
+	char *directory;
+	char *user;
+	char **environment; /* KEY=VALUE */
+	size_t environment_count;
+	uint64_t max_requests; /* 0: any number */
+	/* both */
+	unsigned queue_limit;
+	uint64_t queue_timeout_ms;
+	uint64_t timeout_ms;
+	uint64_t release_timeout_ms;
+	uint64_t connect_timeout_ms;
+	unsigned retries;
+	unsigned streams; /* 0: slots / 4, at least 1 */
+	size_t index;     /* in conf.pools */
+};
+
+struct conf_route {
+	char *host; /* "example.org", "*.example.org", "*"; lower case */
+	char *path; /* "" or "/blog": whole segments */
+	char *pool_name;
+	const struct conf_pool *pool; /* set when checked */
+	uint64_t body_limit;          /* bytes */
+	uint64_t body_memory;         /* bytes */
+	uint64_t hold;                /* bytes */
+	bool buffer;
+	unsigned line; /* in the file */
+};
+
+struct conf {
+	atomic_uint refs;
+	struct conf_daemon daemon;
+	struct conf_listen *listens;
+	size_t listen_count;
+	struct conf_pool *pools;
+	size_t pool_count;
+	struct conf_route *routes;
+	size_t route_count;
+	char *file; /* the name in messages */
+	char *text; /* the bytes it was read from, for the front */
+	size_t text_len;
+};
+
+/*
+ * Parses and checks `text`. Every error is appended to `errors` as "FILE:LINE: SECTION.OPTION: what was found, what is
+ * expected, did you mean ...", one a line. Returns 0 with *ret one reference, or -EINVAL with *ret untouched, or -ENOMEM.
+ */
+struct buf;
+MUST_USE int conf_parse(const char *file, struct slice text, struct buf *errors, struct conf **ret);
+
+/* The same from a file; a file that cannot be read, or is over 1M, is an error in the same form. */
+MUST_USE int conf_load(const char *path, struct buf *errors, struct conf **ret);
+
+struct conf *conf_hold(struct conf *c);
+void conf_drop(struct conf **c);
+
+/* The option table for `forebay --options` (plain text) and for forebay.ini(5) (mdoc). */
+void conf_print_options(FILE *out);
+void conf_print_options_mdoc(FILE *out);
+
+/* True if this address (AF_INET, AF_INET6 also v4-mapped, AF_UNIX) is in one of the networks. */
+bool conf_network_has(const struct conf_network *networks, size_t count, const struct sockaddr *addr);
+
+/* Parses what `address =` and `socket =` take; 0, or -EINVAL with *ret_why a literal that says what is expected. No DNS: numbers only. */
+MUST_USE int conf_address_parse(struct slice text, bool for_listen, struct conf_address *ret, const char **ret_why);
+
+#endif

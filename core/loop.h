@@ -1,0 +1,56 @@
+/*
+ * loop: what one event-loop thread stands on: libevent's base, the clock, timers, mailbox, its lease on the memory.
+ * Owns:   all of these. Borrows budget, spool and clock, which outlive it.
+ * Thread: its own, but for loop->mailbox. The base is made EVENT_BASE_FLAG_NOLOCK | NO_CACHE_TIME: nobody else touches it.
+ */
+#ifndef FOREBAY_CORE_LOOP_H
+#define FOREBAY_CORE_LOOP_H
+
+#include <event2/event.h>
+
+#include "core/budget.h"
+#include "core/clock.h"
+#include "core/mailbox.h"
+#include "core/wheel.h"
+
+struct spool;
+
+#define LOOP_SCRATCH_BYTES (256u << 10)
+
+struct loop {
+	struct event_base *base;
+	const struct clock *clock;
+	struct wheel wheel;
+	struct event tick; /* every WHEEL_TICK_MS; added only while a timer is set or a watchdog wants it */
+	struct mailbox mailbox;
+	struct lease lease;
+	struct spool *spool; /* NULL: bodies stay in memory (tests) */
+	unsigned index;      /* of the thread, from 0 */
+	char *scratch;       /* LOOP_SCRATCH_BYTES for whoever runs just now; nothing in it survives the return to the loop */
+	_Atomic uint64_t ticks; /* grows every tick: the watchdog's sign of life */
+	atomic_uint stalls;     /* ticks that came more than half a second late */
+};
+
+MUST_USE int loop_new(unsigned index, const struct clock *clock, struct budget *budget, struct spool *spool, struct loop **ret);
+void loop_free(struct loop **l);
+
+/* Runs until loop_stop. */
+void loop_run(struct loop *l);
+
+/* On the loop's thread: loop_run returns after the running callback. */
+void loop_stop(struct loop *l);
+
+static inline uint64_t loop_now_ms(const struct loop *l)
+{
+	return clock_mono_ms(l->clock);
+}
+static inline uint64_t loop_now_us(const struct loop *l)
+{
+	return clock_mono_us(l->clock);
+}
+
+/* Sets `t` to fire after_ms from now, and sees that the tick runs. */
+void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
+void loop_timer_clear(struct loop *l, struct timer *t);
+
+#endif

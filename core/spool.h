@@ -1,0 +1,70 @@
+/*
+ * spool: where bytes go that memory is too dear for: arena files cut into extents, and own files for the largest bodies.
+ * Owns:   the files (all without a name), the extents' map, the spool threads.
+ * Never:  lets an event-loop thread wait for a disk. Interprets a byte.
+ * Thread: spool_new and spool_free one; the rest any. body.c is its only caller but for start-up and figures.
+ */
+#ifndef FOREBAY_CORE_SPOOL_H
+#define FOREBAY_CORE_SPOOL_H
+
+#include <sys/types.h>
+
+#include "core/mailbox.h"
+
+#define SPOOL_EXTENT_BYTES (64u << 10)
+
+struct spool_options {
+	int dir_fd;              /* the spool directory; borrowed for the spool's life */
+	uint64_t limit_bytes;    /* of everything on disk */
+	uint64_t own_file_bytes; /* bodies above this get a file of their own */
+	unsigned own_files_max;  /* at once; more go to the arenas */
+	unsigned threads;        /* that read and write */
+};
+
+struct spool;
+
+MUST_USE int spool_new(const struct spool_options *o, struct spool **ret);
+
+/* Waits for the threads; all extents and files must have been given back (asserted in debug builds). */
+void spool_free(struct spool **s);
+
+/* A place of SPOOL_EXTENT_BYTES in an arena. */
+struct extent {
+	int fd; /* the arena's; the spool's to close */
+	uint32_t number;
+	off_t offset;
+};
+
+/* Returns 0, -ENOSPC at spool_limit, or -errno. May make an arena, which is a system call or two without disk I/O. */
+MUST_USE int spool_extent_take(struct spool *s, struct extent *ret);
+void spool_extent_give(struct spool *s, const struct extent *e);
+
+/* A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. */
+MUST_USE int spool_file_take(struct spool *s, int *ret_fd);
+void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes);
+/* Bytes about to be written to an own file. 0 or -ENOSPC. */
+MUST_USE int spool_file_charge(struct spool *s, uint64_t bytes);
+
+uint64_t spool_own_file_bytes(const struct spool *s);
+
+/* One read or write by a spool thread. Yours from the call to its delivery at `reply`; done() runs on that mailbox's thread. */
+struct spool_job {
+	struct mail mail; /* set by spool_submit */
+	struct mailbox *reply;
+	int fd;
+	off_t offset;
+	void *data; /* NULL with SPOOL_READ: read in (readahead into the page cache) only */
+	size_t len;
+	enum { SPOOL_READ, SPOOL_WRITE } what;
+	int result; /* 0: all of it, or -errno; a short read is -EIO */
+	void (*done)(struct spool_job *job);
+	struct spool_job *next;
+};
+void spool_submit(struct spool *s, struct spool_job *job);
+
+struct spool_figures {
+	uint64_t bytes, extents, own_files, jobs, errors;
+};
+void spool_figures(struct spool *s, struct spool_figures *ret);
+
+#endif

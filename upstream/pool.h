@@ -1,0 +1,122 @@
+/*
+ * pool: the slots of one set of workers and the requests that wait for one.
+ * Owns:   slots and the queue (FIFO). One mutex, never held across a system call.
+ * Never:  hands out more than it has slots; calls a waiter from another thread than its own; starts or talks to a worker.
+ * Thread: any; each waiter and each granted slot belongs to one loop.
+ *
+ * A slot is ABSENT (own workers: no socket from the master yet; others': its socket is resting after a refused connect), FREE,
+ * GRANTED (on its way to a waiter's thread) or BUSY. It is changed under the mutex only.
+ */
+#ifndef FOREBAY_UPSTREAM_POOL_H
+#define FOREBAY_UPSTREAM_POOL_H
+
+#include <pthread.h>
+
+#include "conf/conf.h"
+#include "core/loop.h"
+
+struct pool;
+struct link;
+
+enum slot_state { SLOT_ABSENT, SLOT_FREE, SLOT_GRANTED, SLOT_BUSY, SLOT_STATE_COUNT };
+
+struct waiter;
+
+struct slot {
+	/* constant */
+	struct pool *pool;
+	unsigned index;                     /* in the pool */
+	unsigned socket;                    /* others' workers: index of conf_pool.sockets */
+	const struct conf_address *address; /* others' workers: where to connect; own: NULL */
+	/* whoever has it BUSY may use these */
+	struct link *link; /* kept connection, or NULL; own workers: the slot's socket */
+	struct loop *home; /* the loop on which `link` is watched while FREE; NULL without link */
+	pid_t worker_pid;  /* own workers; 0: unknown */
+	/* the pool's */
+	uint8_t state; /* enum slot_state */
+	bool present;  /* ABSENT ones become so when they are released */
+	struct slot *next, *prev;
+	struct waiter *waiter; /* GRANTED: to whom; NULL: that one has gone */
+	struct loop *to;       /* GRANTED: whose thread it goes to */
+	struct mail mail;
+};
+
+/* Lies in the struct of whoever waits. Zeroed, then loop, granted and ctx set. */
+struct waiter {
+	struct loop *loop;
+	/* On w->loop's thread: the slot is BUSY and w's. Not called from within pool_acquire. */
+	void (*granted)(struct waiter *w, struct slot *slot);
+	uint64_t since_us; /* when it was queued first; set by pool_acquire if 0 */
+	/* the pool's */
+	uint8_t state; /* 0 idle, 1 queued, 2 granted but not delivered */
+	struct waiter *next, *prev;
+	struct slot *slot;
+};
+
+/* How links are let go of and taken in when a slot changes threads; tests have their own. Called on the home thread. */
+struct pool_links {
+	void (*unhook)(struct link *link);                  /* stop watching it here */
+	void (*hook)(struct link *link, struct loop *loop); /* watch it here (FREE, or BUSY at its new thread) */
+	void (*close)(struct link *link);                   /* it is not wanted any more */
+};
+
+/*
+ * `conf` is borrowed for the pool's life and says the number of slots. `index` is the pool's number. An app pool starts with
+ * all slots ABSENT until pool_attach; others' with all FREE.
+ */
+MUST_USE int pool_new(
+    const struct conf_pool *conf, const struct pool_links *links, const struct clock *clock, struct pool **ret);
+
+/* Every slot must be FREE or ABSENT and the queue empty. Closes kept links. */
+void pool_free(struct pool **p);
+
+enum pool_answer {
+	POOL_GRANTED, /* *ret is BUSY and yours, on this thread */
+	POOL_QUEUED,  /* w->granted will be called, or you cancel */
+	POOL_FULL,    /* queue_limit */
+};
+
+/* On w->loop's thread. Prefers the slot used last whose link is at home here, then one without a link, then one that must move. */
+MUST_USE enum pool_answer pool_acquire(struct pool *p, struct waiter *w, struct slot **ret);
+
+/* The same for one that had its turn and lost its worker: it goes to the head of the queue, queue_limit does not apply. */
+MUST_USE enum pool_answer pool_acquire_again(struct pool *p, struct waiter *w, struct slot **ret);
+
+/* On w->loop's thread: `granted` will not be called any more; a slot on its way is released by who receives it. Idle: nothing. */
+void pool_cancel(struct pool *p, struct waiter *w);
+
+/* On the thread that has it BUSY. slot->link and slot->home say what is kept. Grants it to the head of the queue, if any. */
+void pool_release(struct slot *slot);
+
+/*
+ * Others' workers: a connect to the slot's socket was refused (ECONNREFUSED, ENOENT, ...). Gives the slot back and rests all slots of that
+ * socket for a backoff (50 ms, doubling to 1 s, some jitter), after which one slot tries; pool_socket_up ends the backoff. Call on the slot's thread;
+ * its wheel carries the timer.
+ */
+void pool_socket_down(struct slot *slot, struct loop *loop);
+void pool_socket_up(struct slot *slot);
+
+/* Own workers, any thread: slot `index` has a new socket, wrapped as link, to be watched at `home`. Replaces what was there. */
+void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop *home, pid_t worker_pid);
+
+/* On the thread that has it BUSY: its worker is lost; ABSENT until attached anew. slot->link must have been closed and NULL. */
+void pool_release_lost(struct slot *slot);
+
+/* On the home thread, by the link's watcher: a FREE slot's link ended. True: the link is out of the pool, yours to close, and an own worker's slot is
+ * ABSENT. False: the slot has just been granted elsewhere; leave it alone. */
+bool pool_link_ended(struct slot *slot);
+
+/* Streams hold a slot for long; each pool caps them. False: at the cap. */
+MUST_USE bool pool_stream_enter(struct pool *p);
+void pool_stream_leave(struct pool *p);
+
+const struct conf_pool *pool_conf(const struct pool *p);
+
+struct pool_figures {
+	unsigned slots, absent, free, granted, busy, queued, queue_peak, streams, sockets_down;
+	uint64_t grants, moves, refused_full;
+	uint64_t oldest_wait_us; /* of the queue's head; 0: empty */
+};
+void pool_figures(struct pool *p, struct pool_figures *ret);
+
+#endif
