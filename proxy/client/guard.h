@@ -1,0 +1,29 @@
+/*
+ * guard: what all threads together let in: the number of connections, and how many from one address.
+ * Owns:   two counts: an atomic and a sharded table of addresses.
+ * Thread: any.
+ */
+#ifndef FOREBAY_PROXY_GUARD_H
+#define FOREBAY_PROXY_GUARD_H
+
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "core/base.h"
+
+struct guard;
+
+MUST_USE int guard_new(unsigned connections_max, struct guard **ret);
+void guard_free(struct guard **g);
+
+enum guard_answer { GUARD_OK, GUARD_FULL /* too many in all */, GUARD_ADDRESS_FULL };
+
+/* Counts one in, if there is room. per_address 0: not limited and not counted. */
+enum guard_answer guard_enter(struct guard *g, const struct sockaddr *peer, unsigned per_address);
+
+/* The same arguments as the guard_enter that said OK. */
+void guard_leave(struct guard *g, const struct sockaddr *peer, unsigned per_address);
+
+unsigned guard_connections(const struct guard *g);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * access_log: one line for each exchange and each refusal, as combined, json or timing.
+ * Owns:   nothing but a scratch buffer for the line.
+ * Thread: one event thread's.
+ */
+#ifndef FOREBAY_PROXY_ACCESS_LOG_H
+#define FOREBAY_PROXY_ACCESS_LOG_H
+
+#include "conf/conf.h"
+#include "core/head.h"
+#include "proxy/observe/logger.h"
+
+/* Times are microseconds; UINT64_MAX: did not come to that. All text is borrowed for the call. */
+struct access_record {
+	int64_t wall_us;            /* when its first byte came */
+	const struct head *request; /* NULL: no head was understood */
+	struct slice request_line;  /* what there was of it then, may be hostile bytes */
+	struct slice id;
+	struct slice client;     /* the client's address; what `trusted` made of it */
+	struct slice peer;       /* the connection's */
+	const char *listen;      /* name */
+	const char *pool;        /* name or NULL */
+	pid_t worker_pid;        /* 0: unknown */
+	unsigned status;         /* as sent; 499: the client left before */
+	uint64_t request_bytes;  /* of the body received */
+	uint64_t response_bytes; /* of the body sent */
+	uint64_t receive_us;     /* first byte to complete request */
+	uint64_t queue_us;       /* complete to granted slot */
+	uint64_t hold_us;        /* slot granted to slot released */
+	uint64_t drain_us;       /* response complete in hand to last byte sent */
+	uint64_t total_us;
+	unsigned attempts;
+	bool request_spooled, response_spooled;
+	bool eof;           /* the response ended with its connection */
+	bool cut;           /* the client did not get all of it */
+	const char *reason; /* of a refusal, a cut, a departure; a literal; NULL: none */
+};
+
+struct access_log;
+
+/* Borrows channel. */
+MUST_USE int access_log_new(struct logger_channel *channel, enum conf_access_format format, struct access_log **ret);
+void access_log_free(struct access_log **l);
+void access_log_write(struct access_log *l, const struct access_record *r);
+
+#endif

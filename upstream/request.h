@@ -1,0 +1,36 @@
+/*
+ * request: what goes to a worker: the rebuilt head and the body. Shared by an exchange and its attempts, so that an attempt can
+ * send on what it began when its exchange has gone.
+ * Owns:   head, body, texts.
+ * Thread: one loop's; the count is not atomic.
+ */
+#ifndef FOREBAY_UPSTREAM_REQUEST_H
+#define FOREBAY_UPSTREAM_REQUEST_H
+
+#include "core/body.h"
+#include "core/head.h"
+
+struct request {
+	unsigned refs;
+	struct loop *loop;
+	struct head head;     /* as the worker shall see it (proxy/serve/forward) */
+	struct body *body;    /* NULL: no content */
+	bool length_known;    /* false: a stream of unknown length, sent in chunks */
+	uint64_t length;      /* bytes */
+	bool upgrade;         /* asks for a change of protocol */
+	bool secure;          /* came by TLS */
+	char id[129];         /* X-Request-Id */
+	char remote_addr[46]; /* the client's address as numeric text, "" for Unix sockets; what `trusted` made of it */
+	uint16_t remote_port; /* 0: unknown */
+	char server_addr[46]; /* where it was accepted */
+	uint16_t server_port;
+	size_t charged; /* bytes of the lease */
+};
+
+/* One reference; NULL at the memory ceiling. */
+struct request *request_new(struct loop *loop);
+struct request *request_hold(struct request *r);
+/* Frees with the last one; sets the pointer to NULL. */
+void request_drop(struct request **r);
+
+#endif
