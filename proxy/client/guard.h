@@ -18,8 +18,11 @@ void guard_free(struct guard **g);
 
 enum guard_answer { GUARD_OK, GUARD_FULL /* too many in all */, GUARD_ADDRESS_FULL };
 
-/* Counts one in, if there is room. per_address 0: not limited and not counted. */
-enum guard_answer guard_enter(struct guard *g, const struct sockaddr *peer, unsigned per_address);
+/*
+ * Counts one in, if there is room. per_address 0: not limited and not counted by address. An IPv6 client is counted by its /64,
+ * which is what one customer gets; a v4-mapped one as IPv4; a Unix-socket peer in the whole only.
+ */
+MUST_USE enum guard_answer guard_enter(struct guard *g, const struct sockaddr *peer, unsigned per_address);
 
 /* The same arguments as the guard_enter that said OK. */
 void guard_leave(struct guard *g, const struct sockaddr *peer, unsigned per_address);
