@@ -1,0 +1,95 @@
+/*
+ * supervisor: the master's side of one pool of forebay's own workers: starts them, hands them slot sockets, replaces the lost.
+ * Owns:   the worker processes, their control sockets and output pipes, the pool's started page.
+ * Never:  touches a byte of a request; keeps a front's end of a slot socket (with one kept, a client could get another's answer).
+ * Thread: the master's only one.
+ *
+ * A worker process has conf->threads slots, numbered from process * threads on. A thread of it that has no slot socket says so; the supervisor
+ * makes a socketpair, gives one end to the worker and the other to the front by slot_ready. When a front dies each worker thread sees EOF as
+ * soon as it is not in the application any more, and asks for a fresh socket: so a slot that is still busy for a dead front is not
+ * handed to the next one before it is free.
+ */
+#ifndef FOREBAY_UPSTREAM_SUPERVISOR_H
+#define FOREBAY_UPSTREAM_SUPERVISOR_H
+
+#include <event2/event.h>
+#include <sys/types.h>
+
+#include "conf/conf.h"
+#include "core/clock.h"
+
+struct supervisor;
+struct spawn_plan;
+
+struct supervisor_events {
+	/*
+	 * Slot `slot` of the pool has a worker that waits on the other end of *front_fd (non-blocking, close-on-exec). Takes *front_fd: passes
+	 * it to the front and closes it. Where that fails closing is enough: the worker asks again.
+	 */
+	void (*slot_ready)(void *ctx, size_t pool_index, unsigned slot, int *front_fd, pid_t pid);
+	/* The worker process behind the slot has ended (the front sees EOF as well). May be NULL. */
+	void (*slot_gone)(void *ctx, size_t pool_index, unsigned slot, pid_t pid);
+};
+
+struct supervisor_options {
+	const struct clock *clock; /* borrowed for the supervisor's life */
+	const char *default_user;  /* for a pool without `user` under a root master; NULL: such a pool is refused with -EPERM */
+	uint64_t end_timeout_ms;   /* from asking a worker to end to killing it; 0: 30 s */
+	/* For tests; NULL: spawn_child() and kill(2). */
+	int (*spawn)(void *ctx, const struct spawn_plan *plan, pid_t *ret);
+	int (*kill)(void *ctx, pid_t pid, int sig);
+};
+
+/*
+ * Borrows base, conf, events and ctx for its life. Makes the started page, starts nothing. Returns 0 with *ret set, or -errno, said in the
+ * log: -EPERM (root without a user), -ENOENT (unknown user, no directory), -ENOTSUP (an app that is not built in).
+ */
+MUST_USE int supervisor_new(struct event_base *base, const struct conf_pool *conf, const struct supervisor_options *options,
+    const struct supervisor_events *events, void *ctx, struct supervisor **ret);
+
+/* Kills what still lives (SIGKILL) and forgets it: call it when supervisor_alive() is 0, or at the very end. Sets *s to NULL. */
+void supervisor_free(struct supervisor **s);
+
+/* Starts all worker processes. No slot_ready comes before supervisor_fresh_slots. */
+void supervisor_start(struct supervisor *s);
+
+/* There is no front just now: slot sockets are not made until the next supervisor_fresh_slots. */
+void supervisor_front_lost(struct supervisor *s);
+
+/*
+ * A new front is there and takes slots: slot_ready is called for every slot whose thread has no socket, at once (from within) and later.
+ * The master must have let go of all ends that the last front held.
+ */
+void supervisor_fresh_slots(struct supervisor *s);
+
+/* A read-only descriptor of the started page, for a front; yours to close. Its line for slot n begins at n * STARTED_LINE_BYTES. Or -errno. */
+MUST_USE int supervisor_started_fd(const struct supervisor *s);
+#define STARTED_LINE_BYTES 64
+
+/* Bytes of the started page: what the front maps (PROT_READ, MAP_SHARED). */
+size_t supervisor_started_bytes(const struct supervisor *s);
+
+/* After waitpid: true if the process was one of these. Says in the log how it ended; starts its successor now or after a backoff. */
+bool supervisor_reaped(struct supervisor *s, pid_t pid, int status);
+
+/*
+ * The front has given up on a request in this slot (`timeout`): its worker process ends when its other requests are done, at the latest after
+ * end_timeout_ms by SIGKILL, and is replaced without backoff.
+ */
+void supervisor_replace(struct supervisor *s, unsigned slot);
+
+/* No worker is started any more. force: SIGKILL now. Else each ends after its current request, at the latest after end_timeout_ms. */
+void supervisor_stop(struct supervisor *s, bool force);
+
+/* Worker processes that were started and not yet reaped. */
+unsigned supervisor_alive(const struct supervisor *s);
+
+/* Slots of this pool: processes * threads. */
+unsigned supervisor_slots(const struct supervisor *s);
+
+const struct conf_pool *supervisor_conf(const struct supervisor *s);
+
+/* Does what is due (respawns, kills, postponed slots). The supervisor's own timer calls it; tests call it after moving the clock. */
+void supervisor_tick(struct supervisor *s);
+
+#endif
