@@ -15,7 +15,7 @@
 enum budget_pressure {
 	BUDGET_EASY, /* below three quarters of the limit */
 	BUDGET_SOFT, /* above: what waits for a client goes to the spool, the largest consumers are not read from */
-	BUDGET_HARD, /* above 15/16, or something was refused lately: no new requests, the slowest clients go */
+	BUDGET_HARD, /* above 15/16: no new requests, the slowest clients go */
 };
 
 struct budget {
@@ -35,13 +35,13 @@ enum budget_pressure budget_pressure(const struct budget *b);
 
 void lease_init(struct lease *l, struct budget *b);
 
-/* Gives all back; used must be 0. */
+/* Gives all back; used must be 0 (assert). */
 void lease_done(struct lease *l);
 
 /* True: n bytes are charged. False: the ceiling is reached and nothing changed. The sum of all leases never exceeds the limit. */
 MUST_USE bool lease_take(struct lease *l, size_t n);
 
-/* Never more than was taken (assert). Keeps at most two leases' worth unused. */
+/* Never more than was taken (assert). Keeps at most two leases' worth unused. A lease is BUDGET_LEASE_BYTES, or 1/64 of a small limit. */
 void lease_give(struct lease *l, size_t n);
 
 #endif

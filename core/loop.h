@@ -21,10 +21,12 @@ struct loop {
 	struct event_base *base;
 	const struct clock *clock;
 	struct wheel wheel;
-	struct event tick; /* every WHEEL_TICK_MS; added only while a timer is set or a watchdog wants it */
+	struct event tick; /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
+	uint64_t tick_ms;  /* the last one came */
 	struct mailbox mailbox;
 	struct lease lease;
 	struct spool *spool; /* NULL: bodies stay in memory (tests) */
+	size_t awaited;      /* mails that others are bound to post (spool jobs): loop_free waits for them */
 	unsigned index;      /* of the thread, from 0 */
 	char *scratch;       /* LOOP_SCRATCH_BYTES for whoever runs just now; nothing in it survives the return to the loop */
 	_Atomic uint64_t ticks; /* grows every tick: the watchdog's sign of life */
@@ -32,6 +34,7 @@ struct loop {
 };
 
 MUST_USE int loop_new(unsigned index, const struct clock *clock, struct budget *budget, struct spool *spool, struct loop **ret);
+/* Delivers what is in the mailbox and what is `awaited`, however long that takes. Nothing may be charged to the lease after that. */
 void loop_free(struct loop **l);
 
 /* Runs until loop_stop. */
@@ -49,7 +52,7 @@ static inline uint64_t loop_now_us(const struct loop *l)
 	return clock_mono_us(l->clock);
 }
 
-/* Sets `t` to fire after_ms from now, and sees that the tick runs. */
+/* Sets `t` to fire after_ms from now, at the next tick, never before. */
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
 void loop_timer_clear(struct loop *l, struct timer *t);
 

@@ -19,14 +19,16 @@ struct mail {
 
 struct mailbox {
 	_Atomic(struct mail *) head;
-	int fd; /* eventfd; -1: none */
+	atomic_uint posting; /* threads inside mailbox_post just now: mailbox_done waits for them */
+	int fd;              /* eventfd; -1: none */
+	bool watched;        /* ev is added */
 	struct event ev;
 };
 
 /* base may be NULL: then only mailbox_drain delivers (tests). Returns 0 or -errno. */
 MUST_USE int mailbox_init(struct mailbox *m, struct event_base *base);
 
-/* What was not delivered stays undelivered. */
+/* What was not delivered stays undelivered. Nobody may begin to post any more. Does nothing when fd is -1. */
 void mailbox_done(struct mailbox *m);
 
 /* Delivered once, in the order of posting among the mails of one thread. Wakes the loop only if the box was empty. */

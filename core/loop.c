@@ -1,0 +1,129 @@
+#include "core/loop.h"
+
+#include <poll.h>
+#include <stdlib.h>
+
+#define STALL_MS 500
+
+static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct loop *l = ctx;
+	uint64_t now_ms = loop_now_ms(l);
+
+	if (now_ms > l->tick_ms + WHEEL_TICK_MS + STALL_MS)
+		atomic_fetch_add_explicit(&l->stalls, 1, memory_order_relaxed);
+	l->tick_ms = now_ms;
+	atomic_fetch_add_explicit(&l->ticks, 1, memory_order_relaxed);
+	wheel_advance(&l->wheel, now_ms);
+}
+
+static struct event_base *base_new(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base = NULL;
+
+	if (!config)
+		return NULL;
+	/*
+	 * The environment could ask for epoll's changelist, which confuses events of one descriptor that was closed and
+	 * opened again within one turn. EARLY_CLOSE is EV_CLOSED: how a client's departure is seen.
+	 */
+	if (event_config_set_flag(
+	        config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
+	    event_config_require_features(config, EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE) == 0)
+		base = event_base_new_with_config(config);
+	event_config_free(config);
+	return base;
+}
+
+static int tick_start(struct loop *l)
+{
+	const struct timeval every = { .tv_usec = WHEEL_TICK_MS * 1000 };
+
+	if (event_assign(&l->tick, l->base, -1, EV_PERSIST, on_tick, l) == -1 || event_add(&l->tick, &every) == -1)
+		return -ENOMEM;
+	return 0;
+}
+
+int loop_new(unsigned index, const struct clock *clock, struct budget *budget, struct spool *spool, struct loop **ret)
+{
+	struct loop *l = calloc(1, sizeof(*l));
+	int err = -ENOMEM;
+
+	if (!l)
+		return -ENOMEM;
+	l->index = index;
+	l->clock = clock;
+	l->spool = spool;
+	l->mailbox.fd = -1;
+	lease_init(&l->lease, budget);
+	wheel_init(&l->wheel, loop_now_ms(l));
+	l->scratch = malloc(LOOP_SCRATCH_BYTES);
+	errno = 0;
+	l->base = base_new();
+	if (!l->base && errno)
+		err = -errno; /* no descriptor for epoll, most likely */
+	if (!l->scratch || !l->base)
+		goto fail;
+	err = mailbox_init(&l->mailbox, l->base);
+	if (!err)
+		err = tick_start(l);
+	if (err)
+		goto fail;
+	*ret = l;
+	return 0;
+fail:
+	loop_free(&l);
+	return err;
+}
+
+/* What others still owe to this loop: the ends of spool jobs. They come by themselves, after a disk's time. */
+static void wait_for_mail(struct loop *l)
+{
+	struct pollfd wake = { .fd = l->mailbox.fd, .events = POLLIN };
+
+	while (mailbox_drain(&l->mailbox) > 0 || l->awaited > 0)
+		if (l->awaited > 0)
+			poll(&wake, 1, -1);
+}
+
+void loop_free(struct loop **loop)
+{
+	struct loop *l = *loop;
+
+	if (!l)
+		return;
+	if (l->mailbox.fd != -1)
+		wait_for_mail(l);
+	if (event_initialized(&l->tick))
+		event_del(&l->tick);
+	mailbox_done(&l->mailbox);
+	lease_done(&l->lease);
+	if (l->base)
+		event_base_free(l->base);
+	free(l->scratch);
+	free(l);
+	*loop = NULL;
+}
+
+void loop_run(struct loop *l)
+{
+	l->tick_ms = loop_now_ms(l);
+	event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
+}
+
+void loop_stop(struct loop *l)
+{
+	event_base_loopbreak(l->base);
+}
+
+void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms)
+{
+	/* Rounded up: a timer never fires early, not even by part of a millisecond. */
+	wheel_set(&l->wheel, t, (loop_now_us(l) + 999) / 1000 + after_ms);
+}
+
+void loop_timer_clear(struct loop *l, struct timer *t)
+{
+	wheel_clear(&l->wheel, t);
+}
