@@ -17,6 +17,7 @@
 
 #include "conf/conf.h"
 #include "core/clock.h"
+#include "upstream/worker/control.h"
 
 struct supervisor;
 struct spawn_plan;
@@ -64,7 +65,6 @@ void supervisor_fresh_slots(struct supervisor *s);
 
 /* A read-only descriptor of the started page, for a front; yours to close. Its line for slot n begins at n * STARTED_LINE_BYTES. Or -errno. */
 MUST_USE int supervisor_started_fd(const struct supervisor *s);
-#define STARTED_LINE_BYTES 64
 
 /* Bytes of the started page: what the front maps (PROT_READ, MAP_SHARED). */
 size_t supervisor_started_bytes(const struct supervisor *s);
