@@ -24,6 +24,7 @@ struct conf_address {
 		struct sockaddr_un un;
 	} addr;
 	socklen_t len;
+	unsigned line; /* in the file; 0: not from a file */
 };
 
 /* A network that is trusted to name clients: "10.0.0.0/8", "unix" for Unix-socket peers. */
@@ -80,7 +81,7 @@ struct conf_pool {
 	/* others' workers */
 	struct conf_address *sockets;
 	size_t socket_count;
-	unsigned slots; /* per socket; for app pools processes * threads is the pool's number */
+	unsigned slots; /* per socket; 0 in app pools: conf_pool_slots() has the pool's number */
 	bool keepalive;
 	uint64_t keepalive_idle_ms; /* an idle link older than this is not used again (1 s) */
 	bool replay_unread;
@@ -106,8 +107,9 @@ struct conf_pool {
 };
 
 struct conf_route {
-	char *host; /* "example.org", "*.example.org", "*"; lower case */
-	char *path; /* "" or "/blog": whole segments */
+	char *host;    /* "example.org", "*.example.org", "*"; lower case */
+	char *path;    /* "" or "/blog": whole segments */
+	char *pattern; /* both, as the route is named in messages */
 	char *pool_name;
 	const struct conf_pool *pool; /* set when checked */
 	uint64_t body_limit;          /* bytes */
@@ -138,11 +140,20 @@ struct conf {
 struct buf;
 MUST_USE int conf_parse(const char *file, struct slice text, struct buf *errors, struct conf **ret);
 
-/* The same from a file; a file that cannot be read, or is over 1M, is an error in the same form. */
+#define CONF_FILE_MAX (1u << 20) /* bytes */
+
+/* The same from a file; a file that cannot be read, or is over 1M, is an error in the same form, without a line. */
 MUST_USE int conf_load(const char *path, struct buf *errors, struct conf **ret);
 
 struct conf *conf_hold(struct conf *c);
 void conf_drop(struct conf **c);
+
+/* All slots of a pool: slots of each socket, or processes * threads. 1 to CONF_POOL_SLOTS_MAX. */
+#define CONF_POOL_SLOTS_MAX 65535
+unsigned conf_pool_slots(const struct conf_pool *p);
+
+/* How many of them streams may hold: `streams`, or a quarter, at least one. */
+unsigned conf_pool_streams(const struct conf_pool *p);
 
 /* The option table for `forebay --options` (plain text) and for forebay.ini(5) (mdoc). */
 void conf_print_options(FILE *out);

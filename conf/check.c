@@ -1,0 +1,314 @@
+#include "conf/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "conf/nearest.h"
+
+#define NOTHING SLICE("")
+
+struct check {
+	struct conf *conf;
+	const struct sections *sections;
+	struct errors *errors;
+};
+
+/* Something that may be there once only. */
+struct entry {
+	struct slice key, shown;
+	struct place where;
+};
+
+static struct place place_of(const struct section *s, const char *option)
+{
+	unsigned line = option ? section_said(s, option) : 0;
+
+	return (struct place){ line ? line : s->line, s->title, slice_str(option) };
+}
+
+/* What may be there once */
+
+static int by_key(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	int order = memcmp(x->key.ptr, y->key.ptr, MIN(x->key.len, y->key.len));
+
+	if (order != 0)
+		return order;
+	if (x->key.len != y->key.len)
+		return x->key.len < y->key.len ? -1 : 1;
+	return x->where.line < y->where.line ? -1 : x->where.line > y->where.line;
+}
+
+static void refuse_repeats(struct check *c, struct entry *entries, size_t count, const char *what)
+{
+	size_t first = 0;
+
+	if (count == 0)
+		return;
+	qsort(entries, count, sizeof(*entries), by_key);
+	for (size_t i = 1; i < count; i++) {
+		if (!slice_eq(entries[i].key, entries[first].key))
+			first = i;
+		else
+			errors_add(c->errors, entries[i].where, FOUND_QUOTED(entries[i].shown), NOTHING,
+			    "each %s once: the first is in line %u", what, entries[first].where.line);
+	}
+}
+
+static struct slice section_key(const struct conf *c, const struct section *s)
+{
+	/* A pattern that was refused is NULL and equals no other. */
+	if (s->kind == SECTION_ROUTE)
+		return slice_str(c->routes[s->index].pattern);
+	return s->name;
+}
+
+static int check_sections_unique(struct check *c, enum option_section kind)
+{
+	size_t count = 0;
+	struct entry *entries = calloc(c->sections->count + 1, sizeof(*entries));
+
+	if (!entries)
+		return -ENOMEM;
+	for (size_t i = 0; i < c->sections->count; i++) {
+		const struct section *s = &c->sections->list[i];
+		struct slice key = section_key(c->conf, s);
+
+		if (s->kind == kind && (key.len > 0 || kind == SECTION_FOREBAY))
+			entries[count++] = (struct entry){ key, s->title, place_of(s, NULL) };
+	}
+	refuse_repeats(c, entries, count, "section");
+	free(entries);
+	return 0;
+}
+
+static struct slice address_key(const struct conf_address *a)
+{
+	return slice_of((const char *)&a->addr, a->len);
+}
+
+static struct entry address_entry(const struct section *s, const struct conf_address *a)
+{
+	struct place where = { a->line, s->title, s->kind == SECTION_LISTEN ? SLICE("address") : SLICE("socket") };
+
+	return (struct entry){ address_key(a), slice_str(a->text), where };
+}
+
+/* A pool that leads back to a listener would go round until something runs out. */
+static void check_socket_is_not_ours(struct check *c, struct entry *ours, size_t count, struct entry socket)
+{
+	/* Line 0 finds the place before the first of this key; by_key() never says equal to it. */
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (by_key(&ours[middle], &(struct entry){ .key = socket.key }) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < count && slice_eq(ours[low].key, socket.key))
+		errors_add(c->errors, socket.where, FOUND_QUOTED(socket.shown), NOTHING,
+		    "another socket than forebay's own: it listens there by line %u", ours[low].where.line);
+}
+
+static int check_pool_sockets(struct check *c, struct entry *ours, size_t ours_count, const struct section *s)
+{
+	const struct conf_pool *p = &c->conf->pools[s->index];
+	struct entry *entries = calloc(p->socket_count + 1, sizeof(*entries));
+
+	if (!entries)
+		return -ENOMEM;
+	for (size_t i = 0; i < p->socket_count; i++) {
+		entries[i] = address_entry(s, &p->sockets[i]);
+		check_socket_is_not_ours(c, ours, ours_count, entries[i]);
+	}
+	refuse_repeats(c, entries, p->socket_count, "socket");
+	free(entries);
+	return 0;
+}
+
+static size_t count_addresses(const struct conf *c)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < c->listen_count; i++)
+		count += c->listens[i].address_count;
+	return count;
+}
+
+static int check_addresses(struct check *c)
+{
+	struct entry *ours = calloc(count_addresses(c->conf) + 1, sizeof(*ours));
+	size_t count = 0;
+	int err = 0;
+
+	if (!ours)
+		return -ENOMEM;
+	for (size_t i = 0; i < c->sections->count; i++) {
+		const struct section *s = &c->sections->list[i];
+		const struct conf_listen *l = s->kind == SECTION_LISTEN ? &c->conf->listens[s->index] : NULL;
+
+		for (size_t j = 0; l && j < l->address_count; j++)
+			ours[count++] = address_entry(s, &l->addresses[j]);
+	}
+	refuse_repeats(c, ours, count, "address");
+	for (size_t i = 0; i < c->sections->count && err == 0; i++)
+		if (c->sections->list[i].kind == SECTION_POOL)
+			err = check_pool_sockets(c, ours, count, &c->sections->list[i]);
+	free(ours);
+	return err;
+}
+
+/* What must be there */
+
+static void check_there(struct check *c, enum option_section kind, size_t count, const char *example)
+{
+	struct place where = { 1, slice_str(section_kind(kind)), NOTHING };
+
+	if (count == 0)
+		errors_add(c->errors, where, FOUND("no such section"), NOTHING, "at least one %s, such as %s",
+		    section_form(kind), example);
+}
+
+static void check_said(struct check *c, const struct section *s, const char *option, const char *expected)
+{
+	if (!section_said(s, option))
+		errors_add(c->errors, place_of(s, option), FOUND("nothing"), NOTHING, "%s", expected);
+}
+
+/* Pools */
+
+static void refuse_with(struct check *c, const struct section *s, const char *const *options, const char *other)
+{
+	for (size_t i = 0; options[i]; i++)
+		if (section_said(s, options[i]))
+			errors_add(c->errors, place_of(s, options[i]), FOUND_QUOTED(slice_str(options[i])), NOTHING,
+			    "no %s in a pool with %s (line %u)", options[i], other, section_said(s, other));
+}
+
+static void check_pool_kind(struct check *c, const struct section *s)
+{
+	static const char *const with_socket_only[] = { "slots", "keepalive", "keepalive_idle", "replay_unread",
+		"require_length", NULL };
+	static const char *const with_app_only[] = { "processes", "threads", "directory", "user", "environment", "max_requests",
+		NULL };
+	unsigned socket = section_said(s, "socket"), app = section_said(s, "app");
+
+	if (socket && app) {
+		errors_add(c->errors, place_of(s, socket > app ? "socket" : "app"), FOUND("both socket and app"), NOTHING,
+		    "one of the two: socket is in line %u, app in line %u", socket, app);
+	} else if (socket) {
+		check_said(c, s, "slots", "a number of slots: how many requests each socket's server works on at a time");
+		refuse_with(c, s, with_app_only, "socket");
+	} else if (app) {
+		refuse_with(c, s, with_socket_only, "app");
+	} else {
+		errors_add(c->errors, place_of(s, NULL), FOUND("neither socket nor app"), NOTHING,
+		    "one of the two: who serves this pool");
+	}
+}
+
+static uint64_t all_slots(const struct conf_pool *p)
+{
+	return p->app != APP_NONE ? (uint64_t)p->processes * p->threads : (uint64_t)p->slots * p->socket_count;
+}
+
+static void check_pool_slots(struct check *c, const struct section *s)
+{
+	const struct conf_pool *p = &c->conf->pools[s->index];
+	uint64_t slots = all_slots(p);
+	struct place where = place_of(s, p->app != APP_NONE ? "processes" : "slots");
+	char found[32];
+
+	if (slots > CONF_POOL_SLOTS_MAX) {
+		snprintf(found, sizeof(found), "%" PRIu64 " slots", slots);
+		errors_add(c->errors, where, (struct found){ slice_str(found), false }, NOTHING, "at most %d in one pool",
+		    CONF_POOL_SLOTS_MAX);
+	}
+	if (slots > 0 && p->streams > slots) {
+		snprintf(found, sizeof(found), "%u", p->streams);
+		errors_add(c->errors, place_of(s, "streams"), FOUND_QUOTED(slice_str(found)), NOTHING,
+		    "at most the pool's %" PRIu64 " slots", slots);
+	}
+}
+
+static void check_pool_replay(struct check *c, const struct section *s)
+{
+	const struct conf_pool *p = &c->conf->pools[s->index];
+
+	for (size_t i = 0; p->replay_unread && i < p->socket_count; i++)
+		if (p->sockets[i].addr.any.sa_family != AF_UNIX)
+			errors_add(c->errors, (struct place){ p->sockets[i].line, s->title, SLICE("socket") },
+			    FOUND_QUOTED(slice_str(p->sockets[i].text)), NOTHING,
+			    "a Unix socket with replay_unread = on (line %u): TCP does not show what was read",
+			    section_said(s, "replay_unread"));
+}
+
+/* Routes */
+
+static const struct conf_pool *pool_named(const struct conf *c, struct slice name)
+{
+	for (size_t i = 0; i < c->pool_count; i++)
+		if (slice_eq(name, slice_str(c->pools[i].name)))
+			return &c->pools[i];
+	return NULL;
+}
+
+static void refuse_pool(struct check *c, const struct section *s, struct slice name)
+{
+	struct nearest n = { .word = name };
+
+	for (size_t i = 0; i < c->conf->pool_count; i++)
+		nearest_offer(&n, slice_str(c->conf->pools[i].name));
+	errors_add(c->errors, place_of(s, "pool"), FOUND_QUOTED(name), n.best, "the name of a [pool NAME]");
+}
+
+static void check_route(struct check *c, const struct section *s)
+{
+	struct conf_route *r = &c->conf->routes[s->index];
+
+	check_said(c, s, "pool", "the name of the [pool NAME] that serves it");
+	if (!r->pool_name)
+		return;
+	r->pool = pool_named(c->conf, slice_str(r->pool_name));
+	if (!r->pool)
+		refuse_pool(c, s, slice_str(r->pool_name));
+}
+
+static void check_section(struct check *c, const struct section *s)
+{
+	switch (s->kind) {
+	case SECTION_LISTEN:
+		check_said(c, s, "address", "at least one address and port such as 127.0.0.1:8000");
+		break;
+	case SECTION_POOL:
+		check_pool_kind(c, s);
+		check_pool_slots(c, s);
+		check_pool_replay(c, s);
+		break;
+	case SECTION_ROUTE:
+		check_route(c, s);
+		break;
+	case SECTION_FOREBAY:
+	case SECTION_COUNT:
+		break;
+	}
+}
+
+int check_conf(struct conf *conf, const struct sections *sections, struct errors *errors)
+{
+	struct check c = { conf, sections, errors };
+	int err = 0;
+
+	check_there(&c, SECTION_LISTEN, conf->listen_count, "[listen http] with address = 127.0.0.1:8000");
+	check_there(&c, SECTION_POOL, conf->pool_count, "[pool main] with app = demo");
+	check_there(&c, SECTION_ROUTE, conf->route_count, "[route *] with pool = main");
+	for (size_t i = 0; i < sections->count; i++)
+		check_section(&c, &sections->list[i]);
+	for (int kind = 0; kind < SECTION_COUNT && err == 0; kind++)
+		err = check_sections_unique(&c, (enum option_section)kind);
+	return err < 0 ? err : check_addresses(&c);
+}

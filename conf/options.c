@@ -1,0 +1,264 @@
+#include "conf/options.h"
+
+#include "core/log.h"
+
+#define STRUCT_FOREBAY struct conf_daemon
+#define STRUCT_LISTEN  struct conf_listen
+#define STRUCT_POOL    struct conf_pool
+#define STRUCT_ROUTE   struct conf_route
+
+/* The field's offset; does not compile for a field of another type. */
+#define FIELD(section, field, ctype)                                                                                           \
+	(offsetof(STRUCT_##section, field) + 0 * sizeof(char[_Generic(((STRUCT_##section *)0)->field, ctype : 1)]))
+
+#define ROW(section_, name_, type_, when, ctype, field, ...)                                                                   \
+	{                                                                                                                      \
+		.section = SECTION_##section_, .name = name_, .type = OPTION_##type_, .change = when,                          \
+		.offset = FIELD(section_, field, ctype), __VA_ARGS__                                                           \
+	}
+#define NUMBER(lo, hi, value, counted, text) .min = (lo), .max = (hi), .initial = value, .unit = counted, .help = text
+
+#define UINT(section, field, lo, hi, value, when, unit, help)                                                                  \
+	ROW(section, #field, UINT, when, unsigned, field, NUMBER(lo, hi, value, unit, help))
+#define U64(section, field, lo, hi, value, when, unit, help)                                                                   \
+	ROW(section, #field, U64, when, uint64_t, field, NUMBER(lo, hi, value, unit, help))
+#define SIZE(section, field, lo, hi, value, when, help)                                                                        \
+	ROW(section, #field, SIZE, when, uint64_t, field, NUMBER(lo, hi, value, "bytes", help))
+#define RATE(section, field, lo, hi, value, when, help)                                                                        \
+	ROW(section, #field, RATE, when, uint64_t, field, NUMBER(lo, hi, value, "bytes per second", help))
+/* The field is named for its unit. */
+#define TIME(section, field, lo, hi, value, when, help)                                                                        \
+	ROW(section, #field, TIME, when, uint64_t, field##_ms, NUMBER(lo, hi, value, "time", help))
+#define BOOL(section, field, value, when, text) ROW(section, #field, BOOL, when, bool, field, .initial = value, .help = text)
+#define WORD(section, field, list, value, when, text)                                                                          \
+	ROW(section, #field, WORD, when, unsigned, field, .words = list, .initial = value, .help = text)
+#define NAME(section, name, field, when, text) ROW(section, name, NAME, when, char *, field, .help = text)
+#define PATH(section, field, list, value, when, text)                                                                          \
+	ROW(section, #field, PATH, when, char *, field, .words = list, .initial = value, .help = text)
+#define LIST(section, name, type, ctype, field, count, when, text)                                                             \
+	ROW(section, name, type, when, ctype *, field, .count_offset = FIELD(section, count, size_t), .help = text)
+
+#define SECOND_MS ((uint64_t)1000)
+#define MINUTE_MS (60 * SECOND_MS)
+#define HOUR_MS   (60 * MINUTE_MS)
+#define DAY_MS    (24 * HOUR_MS)
+#define KILO      ((uint64_t)1 << 10)
+#define MEGA      ((uint64_t)1 << 20)
+#define GIGA      ((uint64_t)1 << 30)
+
+static const char *const no_words[] = { NULL };
+static const char *const log_words[] = { "stderr", "syslog", NULL };
+static const char *const access_log_words[] = { "stderr", "syslog", "off", NULL };
+static const char *const level_words[] = {
+	[LOG_LEVEL_ERROR] = "error",
+	[LOG_LEVEL_WARNING] = "warning",
+	[LOG_LEVEL_INFO] = "info",
+	[LOG_LEVEL_DEBUG] = "debug",
+	NULL,
+};
+static const char *const format_words[] = {
+	[ACCESS_COMBINED] = "combined",
+	[ACCESS_JSON] = "json",
+	[ACCESS_TIMING] = "timing",
+	NULL,
+};
+
+static const struct option forebay_options[] = {
+	NAME(FOREBAY, "user", user, RESTART,
+	    "The user that the front runs as. Started by root without it, the front runs as an unprivileged user."),
+	UINT(FOREBAY, threads, 1, 64, "auto", RESTART, "threads", "Event-loop threads of the front. auto: one per processor."),
+	SIZE(FOREBAY, memory_limit, 16 * MEGA, 1024 * GIGA, "auto", RESTART,
+	    "All memory that the front takes for its clients: bodies, heads, connections. At this ceiling it spills "
+	    "to the spool, stops reading, and at last refuses; it never goes above. auto: half of the smaller of RAM "
+	    "and the control group's limit, at most 1G."),
+	PATH(FOREBAY, spool_dir, no_words, "/var/spool/forebay", RESTART,
+	    "Where bodies that do not fit in memory go. The files in it have no names and are gone when forebay ends."),
+	SIZE(FOREBAY, spool_limit, MEGA, 1024 * 1024 * GIGA, "10G", RESTART,
+	    "All bytes in the spool. What does not fit is answered 507 or 503; everything else goes on."),
+	SIZE(FOREBAY, spool_own_file, 64 * KILO, 1024 * GIGA, "1M", RESTART,
+	    "A body above this size gets a file of its own in the spool; smaller ones share large files."),
+	UINT(FOREBAY, spool_threads, 1, 64, "2", RESTART, "threads",
+	    "Threads that read and write the spool, so that no event loop does."),
+	U64(FOREBAY, connections, 16, 10000000, "auto", RESTART, "connections",
+	    "Client connections at once. Above, idle ones are closed first, then the slowest clients. auto: computed "
+	    "from the limit on open files."),
+	PATH(FOREBAY, log, log_words, "stderr", RELOAD, "Where forebay's own messages go."),
+	WORD(FOREBAY, log_level, level_words, "info", RELOAD, "The least grave messages that are logged."),
+	PATH(FOREBAY, access_log, access_log_words, "off", RELOAD,
+	    "Where one line for each request goes. A log that cannot be written never holds up a request: lines are "
+	    "dropped, counted and the count is logged."),
+	WORD(FOREBAY, access_format, format_words, "combined", RELOAD,
+	    "What a line of the access log looks like. combined: as Apache's. json: one object. timing: key=value, "
+	    "with where the time of a request went."),
+	LIST(FOREBAY, "trusted", NETWORKS, struct conf_network, trusted, trusted_count, RELOAD,
+	    "Peers whose X-Forwarded-For, Forwarded and X-Request-Id fields are believed: a network such as "
+	    "10.0.0.0/8, an address, or unix for clients on Unix sockets. From all others these fields are replaced."),
+	TIME(FOREBAY, drain_timeout, 0, DAY_MS, "30s", RELOAD,
+	    "How long requests in hand may take to end after SIGTERM, before their connections are closed."),
+	PATH(FOREBAY, pid_file, no_words, NULL, RESTART, "A file to which the master writes its process id."),
+};
+
+static const struct option listen_options[] = {
+	LIST(LISTEN, "address", ADDRESSES, struct conf_address, addresses, address_count, RESTART,
+	    "Where clients connect: 192.0.2.1:80, 0.0.0.0:80 (any IPv4 address), [::]:80 (any address), "
+	    "unix:/run/forebay.sock. At least one is needed."),
+	SIZE(LISTEN, head_limit, KILO, 64 * KILO, "32K", RELOAD,
+	    "A request's first line and fields together; above: 431, or 414 if the first line alone is too long."),
+	UINT(LISTEN, fields_max, 1, 1000, "100", RELOAD, "fields", "Fields of a request; above: 431."),
+	TIME(LISTEN, head_timeout, 100, 10 * MINUTE_MS, "10s", RELOAD,
+	    "From the connection, or the first byte of a further request, to the end of the request's head; then 408."),
+	TIME(LISTEN, idle_timeout, 100, DAY_MS, "60s", RELOAD, "How long a connection may wait for its next request."),
+	U64(LISTEN, keepalive_requests, 0, UINT32_MAX, "10000", RELOAD, "requests",
+	    "Requests on one connection, after which it is closed. 0: any number."),
+	RATE(LISTEN, min_rate, 0, GIGA, "1K", RELOAD,
+	    "What a client must send of a body, or take of a response, on average after min_rate_grace. A slower one "
+	    "is answered 408 where it can still hear it, and closed. 0: as slow as it likes."),
+	TIME(LISTEN, min_rate_grace, 0, HOUR_MS, "10s", RELOAD, "How long a body or a response may go slower than min_rate."),
+	UINT(LISTEN, connections_per_address, 0, 1000000, "0", RELOAD, "connections",
+	    "Connections at once from one address. 0: any number."),
+	UINT(LISTEN, backlog, 1, 65535, "4096", RESTART, "connections",
+	    "Connections that the kernel holds until they are accepted. The kernel's net.core.somaxconn bounds it too."),
+	BOOL(LISTEN, half_close, "off", RELOAD,
+	    "on: a client that ends its sending side after a whole request still gets its answer. off: it is taken "
+	    "to have left."),
+	BOOL(LISTEN, early_hints, "off", RELOAD, "on: a worker's 103 responses are passed on to HTTP/1.1 clients."),
+};
+
+static const struct option pool_options[] = {
+	LIST(POOL, "socket", SOCKETS, struct conf_address, sockets, socket_count, RELOAD,
+	    "Where an application server that somebody else runs listens: /run/app.sock, 127.0.0.1:9000, [::1]:9000. "
+	    "A pool has either sockets or an app."),
+	UINT(POOL, slots, 1, 4096, NULL, RELOAD, "slots",
+	    "How many requests each socket's server works on at a time: its processes times its threads. forebay "
+	    "never hands it more. Required with socket, and not to be said with app, where it is processes times "
+	    "threads."),
+	BOOL(POOL, keepalive, "off", RELOAD,
+	    "on: a connection to the server is used for more than one request. Only for servers whose workers do not "
+	    "wait on an idle connection."),
+	TIME(POOL, keepalive_idle, 10, HOUR_MS, "1s", RELOAD,
+	    "A connection that was idle for longer is not used again. Less than the server's own limit."),
+	BOOL(POOL, replay_unread, "off", RELOAD,
+	    "on: the request's head is sent first and the body once the head was read, so that a request that no "
+	    "worker began is known as such, and is sent again whatever its method. Unix sockets only."),
+	BOOL(POOL, require_length, "off", RELOAD,
+	    "on: a response that has neither a length nor chunks is answered 502, since its end cannot be told from "
+	    "a worker's death."),
+	ROW(POOL, "app", APP, RESTART, unsigned, app,
+	    .help = "What forebay's own workers run. demo: a few built-in pages that show what reached the worker."),
+	UINT(POOL, processes, 1, 1024, "2", RESTART, "processes", "Worker processes. With app only."),
+	UINT(POOL, threads, 1, 1024, "1", RESTART, "threads", "Threads of each worker process. With app only."),
+	PATH(POOL, directory, no_words, NULL, RESTART, "The working directory of the workers. With app only."),
+	NAME(POOL, "user", user, RESTART,
+	    "The user that the workers run as; required where forebay is started by root. With app only."),
+	LIST(POOL, "environment", ENVIRONMENT, char *, environment, environment_count, RESTART,
+	    "A variable for the workers, KEY=VALUE; quotes are part of the value. With app only."),
+	U64(POOL, max_requests, 0, UINT32_MAX, "0", RESTART, "requests",
+	    "A worker is replaced after about so many requests. 0: never. With app only."),
+	UINT(POOL, queue_limit, 0, 1000000, "1000", RELOAD, "requests",
+	    "Requests that wait for a slot; one more is answered 503 with Retry-After."),
+	TIME(POOL, queue_timeout, 10, HOUR_MS, "30s", RELOAD,
+	    "How long a request waits for a slot, or for a server that is restarting; then 503."),
+	TIME(POOL, timeout, 10, DAY_MS, "60s", RELOAD,
+	    "How long a worker may take for one request; then the client is answered 504."),
+	TIME(POOL, release_timeout, 10, DAY_MS, "60s", RELOAD,
+	    "How long a request that timed out, or whose client left, keeps its slot at most. Until then, or until "
+	    "its response has ended, its worker is not taken to be free."),
+	TIME(POOL, connect_timeout, 10, 10 * MINUTE_MS, "5s", RELOAD,
+	    "How long a connection to the server may take to be made."),
+	UINT(POOL, retries, 0, 10, "1", RELOAD, "tries",
+	    "How often a request of an idempotent method is sent again when its worker was lost and nothing was answered yet."),
+	UINT(POOL, streams, 1, 65535, "auto", RELOAD, "streams",
+	    "How many slots may be held by what is not buffered: WebSocket and other upgrades, event streams, routes "
+	    "with buffer = off. auto: a quarter of the slots, at least one."),
+};
+
+static const struct option route_options[] = {
+	NAME(ROUTE, "pool", pool_name, RELOAD, "The pool that serves it: the NAME of a [pool NAME]. Required."),
+	SIZE(ROUTE, body_limit, 0, 1024 * GIGA, "1G", RELOAD, "A request's body; above: 413."),
+	SIZE(ROUTE, body_memory, 0, 64 * MEGA, "64K", RELOAD,
+	    "How much of a request's body stays in memory; what is above goes to the spool."),
+	SIZE(ROUTE, hold, 0, 64 * MEGA, "64K", RELOAD,
+	    "How much of a response is kept back until all of it is there, so that a worker that dies half-way costs "
+	    "nothing visible. Beyond, the client is fed while the worker still writes."),
+	BOOL(ROUTE, buffer, "on", RELOAD,
+	    "off: requests and responses are passed through as they come, and hold a slot for as long as the client takes."),
+};
+
+static_assert(ARRAY_LEN(forebay_options) <= SECTION_OPTIONS_MAX, "room for the rows of [forebay]");
+static_assert(ARRAY_LEN(listen_options) <= SECTION_OPTIONS_MAX, "room for the rows of [listen NAME]");
+static_assert(ARRAY_LEN(pool_options) <= SECTION_OPTIONS_MAX, "room for the rows of [pool NAME]");
+static_assert(ARRAY_LEN(route_options) <= SECTION_OPTIONS_MAX, "room for the rows of [route HOST/PATH]");
+
+static const struct {
+	const char *kind, *name, *form, *help;
+	const struct option *options;
+	size_t count;
+} sections[SECTION_COUNT] = {
+	[SECTION_FOREBAY] = { "forebay", NULL, "[forebay]", "The daemon as a whole.", forebay_options,
+	    ARRAY_LEN(forebay_options) },
+	[SECTION_LISTEN] = { "listen", "NAME", "[listen NAME]", "One door for clients; at least one is needed.", listen_options,
+	    ARRAY_LEN(listen_options) },
+	[SECTION_POOL] = { "pool", "NAME", "[pool NAME]", "One set of workers, and the queue before it.", pool_options,
+	    ARRAY_LEN(pool_options) },
+	[SECTION_ROUTE] = { "route", "HOST/PATH", "[route HOST/PATH]",
+	    "Which requests go where. HOST is a name, *.name for all names under it, or * for any other host; /PATH "
+	    "is optional and stands for whole segments. The most exact host counts first, then the longest path.",
+	    route_options, ARRAY_LEN(route_options) },
+};
+
+const char *section_kind(enum option_section s)
+{
+	return sections[s].kind;
+}
+
+const char *section_name(enum option_section s)
+{
+	return sections[s].name;
+}
+
+const char *section_form(enum option_section s)
+{
+	return sections[s].form;
+}
+
+const char *section_help(enum option_section s)
+{
+	return sections[s].help;
+}
+
+enum option_section section_find(struct slice kind)
+{
+	for (int s = 0; s < SECTION_COUNT; s++)
+		if (slice_eq(kind, slice_str(sections[s].kind)))
+			return (enum option_section)s;
+	return SECTION_COUNT;
+}
+
+const struct option *options_of(enum option_section s, size_t *ret_count)
+{
+	*ret_count = sections[s].count;
+	return sections[s].options;
+}
+
+const struct option *option_find(enum option_section s, struct slice name)
+{
+	for (size_t i = 0; i < sections[s].count; i++)
+		if (slice_eq(name, slice_str(sections[s].options[i].name)))
+			return &sections[s].options[i];
+	return NULL;
+}
+
+size_t option_index(const struct option *o)
+{
+	return (size_t)(o - sections[o->section].options);
+}
+
+bool option_is_list(const struct option *o)
+{
+	return o->type >= OPTION_ADDRESSES;
+}
+
+bool option_may_be_auto(const struct option *o)
+{
+	return o->initial && o->type <= OPTION_TIME && strcmp(o->initial, "auto") == 0;
+}
