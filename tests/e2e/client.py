@@ -6,7 +6,7 @@ import struct
 import termios
 from dataclasses import dataclass, field
 
-TIMEOUT = 60  # seconds: an answer that takes longer will not come
+TIMEOUT = 30  # seconds: an answer that takes longer will not come
 
 
 class Cut(AssertionError):

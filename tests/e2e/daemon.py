@@ -352,4 +352,5 @@ def run(*args, env=None, timeout=procs.DEADLINE):
                           text=True, errors="replace", timeout=timeout, env=env)
 
 
-sys.path.insert(0, SITE)  # tools.py, for the tests too
+for _folder in (SITE, os.path.join(TOP, "tests", "data")):  # tools.py and the tables, for the tests too
+    sys.path.insert(0, _folder)
