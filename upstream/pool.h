@@ -5,7 +5,8 @@
  * Thread: any; each waiter and each granted slot belongs to one loop.
  *
  * A slot is ABSENT (own workers: no socket from the master yet; others': its socket is resting after a refused connect), FREE,
- * GRANTED (on its way to a waiter's thread) or BUSY. It is changed under the mutex only.
+ * GRANTED (on its way to a thread, exactly one mail in flight) or BUSY. It is changed under the mutex only. While a slot is FREE
+ * nobody waits. What is granted later always comes from the loop: no pool_ function calls a waiter from within.
  */
 #ifndef FOREBAY_UPSTREAM_POOL_H
 #define FOREBAY_UPSTREAM_POOL_H
@@ -21,6 +22,7 @@ struct link;
 enum slot_state { SLOT_ABSENT, SLOT_FREE, SLOT_GRANTED, SLOT_BUSY, SLOT_STATE_COUNT };
 
 struct waiter;
+enum waiter_state { WAITER_IDLE, WAITER_QUEUED, WAITER_GRANTED /* but not delivered */ };
 
 struct slot {
 	/* constant */
@@ -30,25 +32,28 @@ struct slot {
 	const struct conf_address *address; /* others' workers: where to connect; own: NULL */
 	/* whoever has it BUSY may use these */
 	struct link *link; /* kept connection, or NULL; own workers: the slot's socket */
-	struct loop *home; /* the loop on which `link` is watched while FREE; NULL without link */
-	pid_t worker_pid;  /* own workers; 0: unknown */
+	struct loop
+	    *home;        /* the loop on which `link` is hooked; NULL without link. pool_release sets it to the releasing one */
+	pid_t worker_pid; /* own workers; 0: unknown */
 	/* the pool's */
 	uint8_t state; /* enum slot_state */
-	bool present;  /* ABSENT ones become so when they are released */
 	struct slot *next, *prev;
 	struct waiter *waiter; /* GRANTED: to whom; NULL: that one has gone */
-	struct loop *to;       /* GRANTED: whose thread it goes to */
+	struct loop *to;       /* GRANTED: whose thread it goes to; BUSY: whose it is */
+	struct link *fresh;    /* own workers: attached while the old link was still in use; takes its place at the release */
+	struct loop *fresh_home;
+	pid_t fresh_pid;
 	struct mail mail;
 };
 
 /* Lies in the struct of whoever waits. Zeroed, then loop, granted and ctx set. */
 struct waiter {
 	struct loop *loop;
-	/* On w->loop's thread: the slot is BUSY and w's. Not called from within pool_acquire. */
+	/* From w->loop's mailbox: the slot is BUSY and w's, its link (if any) hooked here. w is idle and may be freed. */
 	void (*granted)(struct waiter *w, struct slot *slot);
-	uint64_t since_us; /* when it was queued first; set by pool_acquire if 0 */
+	uint64_t since_us; /* when it asked first; set by pool_acquire if 0 */
 	/* the pool's */
-	uint8_t state; /* 0 idle, 1 queued, 2 granted but not delivered */
+	uint8_t state; /* enum waiter_state */
 	struct waiter *next, *prev;
 	struct slot *slot;
 };
@@ -57,7 +62,7 @@ struct waiter {
 struct pool_links {
 	void (*unhook)(struct link *link);                  /* stop watching it here */
 	void (*hook)(struct link *link, struct loop *loop); /* watch it here (FREE, or BUSY at its new thread) */
-	void (*close)(struct link *link);                   /* it is not wanted any more */
+	void (*close)(struct link *link); /* it is not wanted any more; on any thread if it was never hooked */
 };
 
 /*
@@ -67,7 +72,7 @@ struct pool_links {
 MUST_USE int pool_new(
     const struct conf_pool *conf, const struct pool_links *links, const struct clock *clock, struct pool **ret);
 
-/* Every slot must be FREE or ABSENT and the queue empty. Closes kept links. */
+/* Every slot must be FREE or ABSENT and the queue empty. Closes kept links. When no loop runs any more, before they are freed. */
 void pool_free(struct pool **p);
 
 enum pool_answer {
@@ -85,26 +90,39 @@ MUST_USE enum pool_answer pool_acquire_again(struct pool *p, struct waiter *w, s
 /* On w->loop's thread: `granted` will not be called any more; a slot on its way is released by who receives it. Idle: nothing. */
 void pool_cancel(struct pool *p, struct waiter *w);
 
-/* On the thread that has it BUSY. slot->link and slot->home say what is kept. Grants it to the head of the queue, if any. */
+/*
+ * On the thread that has it BUSY. slot->link says what is kept, hooked on this thread. Grants it to the head of the queue, if
+ * any. An own worker's slot without a link is as good as lost.
+ */
 void pool_release(struct slot *slot);
 
 /*
  * Others' workers: a connect to the slot's socket was refused (ECONNREFUSED, ENOENT, ...). Gives the slot back and rests all slots of that
- * socket for a backoff (50 ms, doubling to 1 s, some jitter), after which one slot tries; pool_socket_up ends the backoff. Call on the slot's thread;
- * its wheel carries the timer.
+ * socket for a backoff (50 ms, doubling to 1 s, up to a quarter more by jitter), after which one slot tries. Meanwhile what is
+ * released for that socket becomes ABSENT, also with a kept link. slot->link must be NULL. Call on the slot's thread; its wheel
+ * carries the timer. May grant nothing.
  */
+#define POOL_BACKOFF_MIN_MS 50
+#define POOL_BACKOFF_MAX_MS 1000
 void pool_socket_down(struct slot *slot, struct loop *loop);
+
+/* After every connect that was taken; costs one load while the socket is up. The slot stays BUSY; the rest of its socket comes back. */
 void pool_socket_up(struct slot *slot);
 
-/* Own workers, any thread: slot `index` has a new socket, wrapped as link, to be watched at `home`. Replaces what was there. */
+/*
+ * Own workers, any thread: slot `index` has a new socket, wrapped as link (taken, not hooked yet), to be watched at `home`.
+ * Replaces what was there: at once if idle, at its release if in use.
+ */
 void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop *home, pid_t worker_pid);
 
 /* On the thread that has it BUSY: its worker is lost; ABSENT until attached anew. slot->link must have been closed and NULL. */
 void pool_release_lost(struct slot *slot);
 
-/* On the home thread, by the link's watcher: a FREE slot's link ended. True: the link is out of the pool, yours to close, and an own worker's slot is
- * ABSENT. False: the slot has just been granted elsewhere; leave it alone. */
-bool pool_link_ended(struct slot *slot);
+/*
+ * On the home thread, by the link's watcher: an idle slot's link ended. True: the link is out of the pool, yours to close, and an
+ * own worker's slot is ABSENT. False: the slot has just been granted or is in use; leave it alone, whoever gets it will see.
+ */
+MUST_USE bool pool_link_ended(struct slot *slot);
 
 /* Streams hold a slot for long; each pool caps them. False: at the cap. */
 MUST_USE bool pool_stream_enter(struct pool *p);
