@@ -38,6 +38,13 @@ struct access_record {
 
 struct access_log;
 
+/*
+ * combined: CLIENT - - [TIME] "REQUEST LINE" STATUS BYTES "REFERER" "USER AGENT", as other servers write it.
+ * json:     one object a line with all there is; null where there is nothing; valid whatever was sent.
+ * timing:   TIME ID CLIENT "METHOD TARGET" STATUS BYTES receive= queue= hold= drain= total= pool= worker= reason="...", in milliseconds.
+ * All times of day are UTC. A line is less than LOGGER_LINE_MAX: texts that are too long are cut and end in "...".
+ */
+
 /* Borrows channel. */
 MUST_USE int access_log_new(struct logger_channel *channel, enum conf_access_format format, struct access_log **ret);
 void access_log_free(struct access_log **l);
