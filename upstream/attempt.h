@@ -25,6 +25,7 @@ enum attempt_end {
 	ATTEMPT_NO_MEMORY, /* the response could not be kept */
 	ATTEMPT_NO_SPOOL,
 	ATTEMPT_TOO_LARGE, /* the protocol cannot carry this request */
+	ATTEMPT_ABORTED,   /* by attempt_abort; told to nobody */
 	ATTEMPT_END_COUNT,
 };
 
@@ -59,9 +60,10 @@ void attempt_detach(struct attempt *a);
 /* Like detach, for streams and tunnels that have no end of their own: closes the link now. */
 void attempt_abort(struct attempt *a);
 
+/* The response is a stream: the pool's time for one request does not apply any more. */
+void attempt_is_stream(struct attempt *a);
+
 pid_t attempt_worker_pid(const struct attempt *a);  /* 0: unknown */
 uint64_t attempt_begun_us(const struct attempt *a); /* when it got its slot, monotonic */
-
-/* How many attempts of this loop are alive is counted here: drain waits for it. */
 
 #endif

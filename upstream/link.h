@@ -13,23 +13,33 @@
 
 struct link {
 	int fd;
-	struct event ev;   /* EV_READ | EV_PERSIST, added for as long as it is hooked */
-	struct event out;  /* EV_WRITE, added while a send is short */
+	/*
+	 * Edge-triggered: added once with EV_READ; EV_WRITE only while somebody waits for room, since the peer's every read of a Unix
+	 * socket is an edge of writability.
+	 */
+	struct event ev;
 	struct loop *loop; /* hooked to; NULL: unhooked */
 	struct slot *slot;
-	/* Who uses it just now; NULL while idle, when the end of the connection is all that is watched for. May free the link. */
+	/*
+	 * Who uses it just now, told EV_READ, EV_WRITE and EV_CLOSED (the peer has ended: read on to the end of file); NULL while
+	 * idle, when only its end is watched for. May free the link.
+	 */
 	void (*event)(void *ctx, short what);
 	void *ctx;
 	uint64_t idle_since_ms;
-	bool pinned;                     /* an own worker's slot socket: not to be replaced by a new connect */
-	bool used;                       /* served a request before */
-	bool greeted;                    /* worker protocol: HELLO has come */
-	uint64_t serial;                 /* worker protocol: of the last request sent */
+	bool want_write;
+	bool pinned;  /* an own worker's slot socket: not to be replaced by a new connect */
+	bool used;    /* served a request before */
+	bool greeted; /* worker protocol: HELLO has come */
+	uint64_t serial; /* worker protocol: of the last request sent */
 	const _Atomic uint64_t *started; /* worker protocol: this slot's line of the started page; NULL else */
 };
 
 /* Connects without waiting. 0 with *ret hooked (in progress or connected, *ret_connected says), or -errno (-EAGAIN: backlog full). */
 MUST_USE int link_connect(struct loop *loop, struct slot *slot, struct link **ret, bool *ret_connected);
+
+/* After the first EV_WRITE of a link in progress: 0 connected, or -errno. */
+MUST_USE int link_connected(struct link *l);
 
 /*
  * Wraps an own worker's slot socket, unhooked. Takes *fd, also on failure. `serial` is where its serials start: above all that were ever used
@@ -44,7 +54,12 @@ void link_use(struct link *l, void (*event)(void *ctx, short what), void *ctx);
 void link_idle(struct link *l);
 void link_hook(struct link *l, struct loop *loop);
 void link_unhook(struct link *l);
+
+/* EV_WRITE edges from now on, or no more. */
 void link_want_write(struct link *l, bool want);
+
+/* Tells its user again, from the loop: for one that stopped reading before the end. */
+void link_again(struct link *l, short what);
 
 /* For pool_new. */
 extern const struct pool_links link_pool_links;

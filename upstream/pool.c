@@ -37,7 +37,7 @@ struct pool {
 	pthread_mutex_t mutex;
 	struct slot_list linked, bare; /* the FREE slots, with and without a link */
 	struct waiter *head, *tail;    /* the queue */
-	unsigned queued, queue_peak, streams;
+	unsigned queued, queue_peak, streams, given_up;
 	unsigned in_state[SLOT_STATE_COUNT];
 	uint64_t grants, moves, refused_full;
 	uint32_t random; /* for the jitter */
@@ -408,6 +408,34 @@ void pool_release_lost(struct slot *slot)
 	pool_release(slot);
 }
 
+void pool_release_given_up(struct slot *slot)
+{
+	struct pool *p = slot->pool;
+
+	pthread_mutex_lock(&p->mutex);
+	p->given_up += !slot->given_up;
+	slot->given_up = true;
+	pthread_mutex_unlock(&p->mutex);
+	pool_release_lost(slot);
+}
+
+bool pool_next_given_up(struct pool *p, unsigned *ret_index)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&p->mutex);
+	for (unsigned i = 0; p->given_up > 0 && !found && i < p->slot_count; i++) {
+		if (!p->slots[i].given_up)
+			continue;
+		p->slots[i].given_up = false;
+		p->given_up--;
+		*ret_index = i;
+		found = true;
+	}
+	pthread_mutex_unlock(&p->mutex);
+	return found;
+}
+
 void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop *home, pid_t worker_pid)
 {
 	struct slot *s = &p->slots[index];
@@ -415,6 +443,8 @@ void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop 
 	struct link *unused;
 
 	assert(pool_is_own(p) && index < p->slot_count && link && home);
+	if (p->links->attached)
+		p->links->attached(link, s);
 	pthread_mutex_lock(&p->mutex);
 	unused = s->fresh;
 	s->fresh = link;

@@ -43,6 +43,7 @@ struct slot {
 	struct link *fresh;    /* own workers: attached while the old link was still in use; takes its place at the release */
 	struct loop *fresh_home;
 	pid_t fresh_pid;
+	bool given_up;
 	struct mail mail;
 };
 
@@ -60,6 +61,7 @@ struct waiter {
 
 /* How links are let go of and taken in when a slot changes threads; tests have their own. Called on the home thread. */
 struct pool_links {
+	void (*attached)(struct link *link, struct slot *slot); /* by pool_attach, on its thread; NULL: need not know */
 	void (*unhook)(struct link *link);                  /* stop watching it here */
 	void (*hook)(struct link *link, struct loop *loop); /* watch it here (FREE, or BUSY at its new thread) */
 	void (*close)(struct link *link); /* it is not wanted any more; on any thread if it was never hooked */
@@ -117,6 +119,14 @@ void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop 
 
 /* On the thread that has it BUSY: its worker is lost; ABSENT until attached anew. slot->link must have been closed and NULL. */
 void pool_release_lost(struct slot *slot);
+
+/*
+ * The same, and the worker was not lost but given up (`timeout`): whoever looks after workers hears of it by pool_next_given_up.
+ */
+void pool_release_given_up(struct slot *slot);
+
+/* Any thread: a slot that was given up since the last call, once for each. False: none. */
+bool pool_next_given_up(struct pool *p, unsigned *ret_index);
 
 /*
  * On the home thread, by the link's watcher: an idle slot's link ended. True: the link is out of the pool, yours to close, and an

@@ -17,6 +17,7 @@ struct request {
 	struct body *body;    /* NULL: no content */
 	bool length_known;    /* false: a stream of unknown length, sent in chunks */
 	uint64_t length;      /* bytes */
+	bool streams; /* sent while it comes in: what was sent is dropped, and it cannot be sent twice */
 	bool upgrade;         /* asks for a change of protocol */
 	bool secure;          /* came by TLS */
 	char id[129];         /* X-Request-Id */
@@ -29,6 +30,10 @@ struct request {
 
 /* One reference; NULL at the memory ceiling. */
 struct request *request_new(struct loop *loop);
+
+/* Charges the memory that the head holds now. 0 or -ENOMEM. */
+MUST_USE int request_charge(struct request *r);
+
 struct request *request_hold(struct request *r);
 /* Frees with the last one; sets the pointer to NULL. */
 void request_drop(struct request **r);

@@ -46,6 +46,7 @@ extern const struct protocol protocol_worker;
 
 /* What a protocol may ask and tell. */
 const struct request *attempt_request(const struct attempt *a);
+const struct conf_pool *attempt_pool_conf(const struct attempt *a);
 struct link *attempt_link(struct attempt *a);
 struct buf *attempt_out(struct attempt *a); /* bytes to send, in order */
 

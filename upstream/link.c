@@ -1,0 +1,170 @@
+#include "upstream/link.h"
+
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* An idle link that becomes readable has ended, or its worker spoke out of turn: neither serves another request. */
+static void link_ended_idle(struct link *l)
+{
+	if (!pool_link_ended(l->slot))
+		return;
+	link_free(&l);
+}
+
+static void link_event(evutil_socket_t fd UNUSED, short what, void *ctx)
+{
+	struct link *l = ctx;
+
+	/* libevent tells an error as readable and writable, wanted or not. */
+	if ((what & EV_WRITE) && !l->want_write)
+		what |= EV_CLOSED;
+	if (l->event)
+		l->event(l->ctx, what);
+	else
+		link_ended_idle(l);
+}
+
+static struct link *link_alloc(int fd)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	if (l)
+		l->fd = fd;
+	return l;
+}
+
+int link_connect(struct loop *loop, struct slot *slot, struct link **ret, bool *ret_connected)
+{
+	const struct conf_address *to = slot->address;
+	struct link *l;
+	int err, fd;
+
+	fd = socket(to->addr.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return -errno;
+	*ret_connected = connect(fd, &to->addr.any, to->len) == 0;
+	if (!*ret_connected && errno != EINPROGRESS) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	if (to->addr.any.sa_family != AF_UNIX)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	l = link_alloc(fd);
+	if (!l) {
+		close(fd);
+		return -ENOMEM;
+	}
+	l->slot = slot;
+	l->want_write = !*ret_connected;
+	link_hook(l, loop);
+	*ret = l;
+	return 0;
+}
+
+int link_connected(struct link *l)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (getsockopt(l->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1)
+		return -errno;
+	return -err;
+}
+
+int link_wrap(int *fd, const _Atomic uint64_t *started, uint64_t serial, struct link **ret)
+{
+	struct link *l = link_alloc(*fd);
+
+	if (!l) {
+		close(*fd);
+		*fd = -1;
+		return -ENOMEM;
+	}
+	*fd = -1;
+	l->pinned = true;
+	l->started = started;
+	l->serial = serial;
+	*ret = l;
+	return 0;
+}
+
+void link_free(struct link **l)
+{
+	struct link *old = *l;
+
+	*l = NULL;
+	if (!old)
+		return;
+	link_unhook(old);
+	close(old->fd);
+	free(old);
+}
+
+void link_use(struct link *l, void (*event)(void *ctx, short what), void *ctx)
+{
+	l->event = event;
+	l->ctx = ctx;
+}
+
+void link_idle(struct link *l)
+{
+	link_want_write(l, false);
+	l->event = NULL;
+	l->ctx = NULL;
+	l->used = true;
+	l->idle_since_ms = loop_now_ms(l->loop);
+}
+
+void link_hook(struct link *l, struct loop *loop)
+{
+	short what = EV_READ | EV_CLOSED | EV_ET | EV_PERSIST | (l->want_write ? EV_WRITE : 0);
+
+	assert(!l->loop);
+	l->loop = loop;
+	event_assign(&l->ev, loop->base, l->fd, what, link_event, l);
+	/* Fails only without memory or with a bad descriptor; then nothing is heard and the attempt's time limit ends it. */
+	(void)event_add(&l->ev, NULL);
+}
+
+void link_unhook(struct link *l)
+{
+	if (!l->loop)
+		return;
+	event_del(&l->ev);
+	l->loop = NULL;
+}
+
+void link_want_write(struct link *l, bool want)
+{
+	struct loop *loop = l->loop;
+
+	if (l->want_write == want)
+		return;
+	l->want_write = want;
+	link_unhook(l);
+	link_hook(l, loop);
+}
+
+void link_again(struct link *l, short what)
+{
+	event_active(&l->ev, what, 0);
+}
+
+static void pool_closes(struct link *l)
+{
+	link_free(&l);
+}
+
+static void pool_attaches(struct link *l, struct slot *slot)
+{
+	l->slot = slot;
+}
+
+const struct pool_links link_pool_links = {
+	.attached = pool_attaches,
+	.unhook = link_unhook,
+	.hook = link_hook,
+	.close = pool_closes,
+};

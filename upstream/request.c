@@ -1,0 +1,52 @@
+#include "upstream/request.h"
+
+#include <stdlib.h>
+
+struct request *request_new(struct loop *loop)
+{
+	struct request *r;
+
+	if (!lease_take(&loop->lease, sizeof(*r)))
+		return NULL;
+	r = calloc(1, sizeof(*r));
+	if (!r) {
+		lease_give(&loop->lease, sizeof(*r));
+		return NULL;
+	}
+	r->refs = 1;
+	r->loop = loop;
+	r->charged = sizeof(*r);
+	head_init(&r->head);
+	return r;
+}
+
+struct request *request_hold(struct request *r)
+{
+	r->refs++;
+	return r;
+}
+
+int request_charge(struct request *r)
+{
+	size_t now = sizeof(*r) + head_memory(&r->head);
+
+	if (now > r->charged && !lease_take(&r->loop->lease, now - r->charged))
+		return -ENOMEM;
+	if (now < r->charged)
+		lease_give(&r->loop->lease, r->charged - now);
+	r->charged = now;
+	return 0;
+}
+
+void request_drop(struct request **r)
+{
+	struct request *old = *r;
+
+	*r = NULL;
+	if (!old || --old->refs > 0)
+		return;
+	body_free(&old->body);
+	head_done(&old->head);
+	lease_give(&old->loop->lease, old->charged);
+	free(old);
+}
