@@ -32,7 +32,7 @@ struct worker_app {
 
 /* Number of CGI variables, in the order in which they came, and one of them. */
 size_t worker_variable_count(const struct worker_request *r);
-void worker_variable(const struct worker_request *r, size_t i, struct slice *ret_name, struct slice *ret_value);
+void worker_variable(struct worker_request *r, size_t i, struct slice *ret_name, struct slice *ret_value);
 
 /* The value of the variable with this name; empty if there is none. */
 struct slice worker_get(const struct worker_request *r, const char *name);
