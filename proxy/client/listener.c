@@ -1,0 +1,148 @@
+#include "proxy/client/listener.h"
+
+#include <event2/event_struct.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "proxy/client/crowd.h"
+#include "proxy/client/guard.h"
+#include "proxy/client/http1_client.h"
+
+#define ACCEPTS_AT_ONCE 64
+#define FULL_RETRY_MS 500
+
+struct listener {
+	struct context *cx;
+	const struct conf_listen *conf;
+	const struct conf_address *local;
+	int fd;
+	struct event ev;
+	struct timer retry; /* set: accepting has stopped */
+	uint64_t told_ms;   /* when it was last said that there is no room */
+};
+
+static void listener_stop(struct listener *l, const char *why)
+{
+	uint64_t now = loop_now_ms(l->cx->loop);
+
+	event_del(&l->ev);
+	loop_timer_set(l->cx->loop, &l->retry, FULL_RETRY_MS);
+	if (l->told_ms && now - l->told_ms < 10000)
+		return;
+	l->told_ms = now;
+	log_warning("listen=%s address=%s accepting stops for a moment: %s", l->conf->name, l->local->text, why);
+}
+
+void listener_room(struct listener *l)
+{
+	if (!timer_is_set(&l->retry))
+		return;
+	loop_timer_clear(l->cx->loop, &l->retry);
+	(void)event_add(&l->ev, NULL);
+}
+
+static void retry_fired(struct timer *t)
+{
+	struct listener *l = CONTAINER_OF(t, struct listener, retry);
+
+	(void)event_add(&l->ev, NULL);
+}
+
+/* Counts one in; when all places are taken, the connection that was idle longest makes room, then the slowest. */
+static enum guard_answer let_in(struct listener *l, const struct sockaddr *peer)
+{
+	struct context *cx = l->cx;
+	enum guard_answer answer = guard_enter(cx->guard, peer, l->conf->connections_per_address);
+
+	if (answer != GUARD_FULL)
+		return answer;
+	if (!crowd_evict_idle(cx->crowd, "connections") &&
+	    !crowd_evict_slowest(cx->crowd, loop_now_ms(cx->loop), l->conf->min_rate_grace_ms, "connections"))
+		return GUARD_FULL;
+	return guard_enter(cx->guard, peer, l->conf->connections_per_address);
+}
+
+/* Room for one more must be known before it is accepted: a connection that cannot be served waits in the kernel's queue instead. */
+static bool accept_one(struct listener *l)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_storage room;
+	} peer = { 0 };
+	socklen_t len = sizeof(peer);
+	int fd = accept4(l->fd, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd == -1) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			if (!crowd_evict_idle(l->cx->crowd, "descriptors"))
+				listener_stop(l, "no free descriptors");
+		}
+		return errno == EINTR || errno == ECONNABORTED;
+	}
+	if (len < sizeof(sa_family_t))
+		peer.any.sa_family = AF_UNIX;
+	switch (let_in(l, &peer.any)) {
+	case GUARD_OK:
+		break;
+	case GUARD_ADDRESS_FULL:
+		log_debug("listen=%s connection refused: connections_per_address", l->conf->name);
+		close(fd);
+		return true;
+	case GUARD_FULL:
+		close(fd);
+		listener_stop(l, "all connections are in use");
+		return false;
+	}
+	if (http1_client_new(l->cx, l->conf, l->local, &peer.any, &fd) != 0)
+		guard_leave(l->cx->guard, &peer.any, l->conf->connections_per_address);
+	return true;
+}
+
+static void listener_event(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct listener *l = ctx;
+
+	for (int i = 0; i < ACCEPTS_AT_ONCE; i++)
+		if (!accept_one(l))
+			return;
+}
+
+int listener_new(struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd,
+    struct listener **ret)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+
+	if (!l) {
+		close(*fd);
+		*fd = -1;
+		return -ENOMEM;
+	}
+	l->cx = cx;
+	l->conf = listen;
+	l->local = local;
+	l->fd = *fd;
+	*fd = -1;
+	l->retry.fire = retry_fired;
+	event_assign(&l->ev, cx->loop->base, l->fd, EV_READ | EV_PERSIST, listener_event, l);
+	if (event_add(&l->ev, NULL) == -1) {
+		listener_free(&l);
+		return -ENOMEM;
+	}
+	*ret = l;
+	return 0;
+}
+
+void listener_free(struct listener **l)
+{
+	struct listener *old = *l;
+
+	*l = NULL;
+	if (!old)
+		return;
+	loop_timer_clear(old->cx->loop, &old->retry);
+	event_del(&old->ev);
+	close(old->fd);
+	free(old);
+}

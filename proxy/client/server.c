@@ -1,0 +1,139 @@
+#include "proxy/client/server.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "proxy/client/crowd.h"
+#include "proxy/client/listener.h"
+#include "proxy/serve/context.h"
+
+#define CARE_MS 1000
+#define EVICTIONS_AT_ONCE 64
+#define EVICT_GRACE_MS 1000
+
+struct server {
+	struct context cx;
+	struct crowd crowd;
+	struct listener **listeners;
+	size_t listener_count;
+	struct timer care;
+	void (*drained)(void *ctx);
+	void *drained_ctx;
+	bool drain_told;
+};
+
+static void server_check_drained(struct server *s)
+{
+	if (!s->cx.draining || s->drain_told || s->crowd.count > 0)
+		return;
+	s->drain_told = true;
+	if (s->drained)
+		s->drained(s->drained_ctx);
+}
+
+static void client_left(void *ctx)
+{
+	struct server *s = ctx;
+
+	for (size_t i = 0; i < s->listener_count; i++)
+		listener_room(s->listeners[i]);
+	server_check_drained(s);
+}
+
+/* Memory: first what waits for clients goes to disk, then idle connections go, then the slowest clients (DESIGN: ceilings). */
+static void server_care(struct timer *t)
+{
+	struct server *s = CONTAINER_OF(t, struct server, care);
+	struct budget *budget = s->cx.loop->lease.budget;
+	int evicted = 0;
+
+	loop_timer_set(s->cx.loop, &s->care, CARE_MS);
+	if (budget_pressure(budget) == BUDGET_EASY)
+		return;
+	crowd_spill(&s->crowd);
+	while (budget_pressure(budget) == BUDGET_HARD && evicted++ < EVICTIONS_AT_ONCE)
+		if (!crowd_evict_idle(&s->crowd, "memory_limit") &&
+		    !crowd_evict_slowest(&s->crowd, loop_now_ms(s->cx.loop), EVICT_GRACE_MS, "memory_limit"))
+			break;
+}
+
+int server_new(const struct server_options *o, struct server **ret)
+{
+	struct server *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->cx = (struct context){
+		.loop = o->loop,
+		.conf = o->conf,
+		.routes = o->routes,
+		.pools = o->pools,
+		.access = o->access,
+		.guard = o->guard,
+		.crowd = &s->crowd,
+		.id_seed = o->id_seed,
+		.left = client_left,
+		.left_ctx = s,
+	};
+	crowd_init(&s->crowd);
+	s->care.fire = server_care;
+	loop_timer_set(o->loop, &s->care, CARE_MS);
+	*ret = s;
+	return 0;
+}
+
+static void server_stop_listening(struct server *s)
+{
+	for (size_t i = 0; i < s->listener_count; i++)
+		listener_free(&s->listeners[i]);
+	s->listener_count = 0;
+}
+
+void server_free(struct server **s)
+{
+	struct server *old = *s;
+
+	*s = NULL;
+	if (!old)
+		return;
+	old->drain_told = true;
+	server_stop_listening(old);
+	server_cut(old);
+	loop_timer_clear(old->cx.loop, &old->care);
+	free(old->listeners);
+	free(old);
+}
+
+int server_listen(struct server *s, const struct conf_listen *listen, const struct conf_address *address, int *fd)
+{
+	struct listener **more = reallocarray(s->listeners, s->listener_count + 1, sizeof(*more));
+	int err;
+
+	if (!more) {
+		close(*fd);
+		*fd = -1;
+		return -ENOMEM;
+	}
+	s->listeners = more;
+	err = listener_new(&s->cx, listen, address, fd, &s->listeners[s->listener_count]);
+	if (!err)
+		s->listener_count++;
+	return err;
+}
+
+void server_drain(struct server *s, void (*drained)(void *ctx), void *ctx)
+{
+	s->drained = drained;
+	s->drained_ctx = ctx;
+	s->cx.draining = true;
+	server_stop_listening(s);
+	crowd_evict_all(&s->crowd, CROWD_IDLE, "drain");
+	server_check_drained(s);
+}
+
+void server_cut(struct server *s)
+{
+	for (enum crowd_list which = CROWD_IDLE; which < CROWD_LIST_COUNT; which++)
+		crowd_evict_all(&s->crowd, which, "cut at the end of drain_timeout");
+}

@@ -1,0 +1,33 @@
+/*
+ * context: what one event thread serves with. Plain data, made by server, read by everything that handles its clients.
+ * Owns: nothing; server does.
+ */
+#ifndef FOREBAY_PROXY_CONTEXT_H
+#define FOREBAY_PROXY_CONTEXT_H
+
+#include "conf/conf.h"
+#include "core/loop.h"
+#include "proxy/observe/access_log.h"
+#include "proxy/serve/route.h"
+#include "upstream/pool.h"
+
+struct guard;
+struct crowd;
+
+struct context {
+	struct loop *loop;
+	struct conf *conf;
+	const struct route_table *routes;
+	struct pool **pools;	   /* by conf_pool.index */
+	struct access_log *access; /* NULL: off */
+	struct guard *guard;
+	struct crowd *crowd;
+	uint64_t id_seed;  /* random: request ids are made of it, the thread's number and a count */
+	uint64_t id_count;
+	bool draining;
+	/* A connection of this thread was closed: there may be a free descriptor, and a drain may be over. */
+	void (*left)(void *ctx);
+	void *left_ctx;
+};
+
+#endif
