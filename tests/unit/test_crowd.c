@@ -1,0 +1,103 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "proxy/client/crowd.h"
+
+static struct crowd crowd;
+static struct crowd_member members[4];
+static int evicted[4], evictions, spilled;
+
+static void evict(struct crowd_member *m, const char *why)
+{
+	assert_string_equal(why, "test");
+	evicted[evictions++] = (int)(m - members);
+	crowd_move(&crowd, m, CROWD_NONE);
+}
+
+static void spill(struct crowd_member *m)
+{
+	(void)m;
+	spilled++;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	crowd_init(&crowd);
+	evictions = spilled = 0;
+	for (size_t i = 0; i < ARRAY_LEN(members); i++)
+		members[i] = (struct crowd_member){ .evict = evict, .spill = spill };
+	return 0;
+}
+
+static void the_one_idle_longest_goes_first(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		crowd_move(&crowd, &members[i], CROWD_IDLE);
+	crowd_move(&crowd, &members[0], CROWD_BUSY);
+	crowd_move(&crowd, &members[0], CROWD_IDLE); /* idle again: now it is the newest */
+	crowd_move(&crowd, &members[3], CROWD_WAITING);
+	while (crowd_evict_idle(&crowd, "test"))
+		;
+	assert_int_equal(evictions, 3);
+	assert_int_equal(evicted[0], 1);
+	assert_int_equal(evicted[1], 2);
+	assert_int_equal(evicted[2], 0);
+	assert_int_equal(crowd.count, 1);
+}
+
+static const struct {
+	struct {
+		uint64_t since_ms, bytes;
+	} m[4];
+	int slowest; /* -1: none */
+} cases[] = {
+	{ { { 0, 100 }, { 0, 50 }, { 0, 200 }, { 0, 60 } }, 1 },
+	{ { { 0, 100 }, { 5000, 10 }, { 0, 200 }, { 0, 60 } }, 1 },
+	{ { { 0, 100 }, { 9500, 0 }, { 0, 200 }, { 0, 60 } }, 3 }, /* in its grace */
+	{ { { 9500, 0 }, { 9500, 0 }, { 9999, 0 }, { 10000, 0 } }, -1 },
+};
+
+static void the_slowest_goes_first_but_in_its_grace(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		setup(NULL);
+		for (size_t k = 0; k < ARRAY_LEN(members); k++) {
+			members[k].since_ms = cases[i].m[k].since_ms;
+			members[k].bytes = cases[i].m[k].bytes;
+			crowd_move(&crowd, &members[k], CROWD_WAITING);
+		}
+		if (crowd_evict_slowest(&crowd, 10000, 1000, "test") != (cases[i].slowest >= 0))
+			fail_msg("row %zu: found or not", i);
+		if (cases[i].slowest >= 0 && evicted[0] != cases[i].slowest)
+			fail_msg("row %zu: %d went", i, evicted[0]);
+	}
+}
+
+static void only_those_waited_for_are_spilled(void **state)
+{
+	(void)state;
+	crowd_move(&crowd, &members[0], CROWD_WAITING);
+	crowd_move(&crowd, &members[1], CROWD_BUSY);
+	crowd_move(&crowd, &members[2], CROWD_IDLE);
+	crowd_spill(&crowd);
+	assert_int_equal(spilled, 1);
+	crowd_evict_all(&crowd, CROWD_BUSY, "test");
+	assert_int_equal(evicted[0], 1);
+	assert_int_equal(crowd.count, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(the_one_idle_longest_goes_first, setup),
+		cmocka_unit_test_setup(the_slowest_goes_first_but_in_its_grace, setup),
+		cmocka_unit_test_setup(only_those_waited_for_are_spilled, setup),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
