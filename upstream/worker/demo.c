@@ -71,15 +71,16 @@ static void show_index(struct worker_request *r)
 {
 	if (!begin(r, 200, "text/html; charset=utf-8"))
 		return;
-	(void)say(r, "<!DOCTYPE html>\n<html lang=\"en\"><head><title>forebay</title></head><body>\n<h1>forebay works</h1>\n"
-		     "<p>This page was made by one of forebay's own workers: a process that blocks, serves one request at a time, and never "
-		     "waits for you. forebay took in your request completely before a worker saw it, and took the answer off the worker's "
-		     "hands at once; however slowly you read it, the worker is already free.</p>\n<h2>To try</h2>\n<dl>\n");
+	(void)say(r,
+	    "<!DOCTYPE html>\n<html lang=\"en\"><head><title>forebay</title></head><body>\n<h1>forebay works</h1>\n"
+	    "<p>This page was made by one of forebay's own workers: a process that blocks, serves one request at a time, and never "
+	    "waits for you. forebay took in your request completely before a worker saw it, and took the answer off the worker's "
+	    "hands at once; however slowly you read it, the worker is already free.</p>\n<h2>To try</h2>\n<dl>\n");
 	for (const struct page *p = pages; p->path; p++) {
 		if (!p->example)
 			continue;
 		(void)(say(r, "<dt><a href=\"") && say(r, p->example) && say(r, "\"><code>") && say(r, p->example) &&
-		    say(r, "</code></a></dt>\n<dd>") && say(r, p->what) && say(r, "</dd>\n"));
+		       say(r, "</code></a></dt>\n<dd>") && say(r, p->what) && say(r, "</dd>\n"));
 	}
 	(void)say(r, "</dl>\n</body></html>\n");
 }
@@ -108,7 +109,8 @@ static void show_echo(struct worker_request *r)
 		(void)(say_slice(r, name) && say(r, "=") && say_slice(r, value) && say(r, "\n"));
 	}
 	(void)snprintf(pid, sizeof(pid), "worker process: %ld\n", (long)getpid());
-	(void)(say(r, "\n") && say(r, pid) && say(r, worker_body_fd(r) != -1 ? "body: a descriptor\n\n" : "body: in memory\n\n"));
+	(void)(say(r, "\n") && say(r, pid) &&
+	       say(r, worker_body_fd(r) != -1 ? "body: a descriptor\n\n" : "body: in memory\n\n"));
 	send_body_back(r);
 }
 

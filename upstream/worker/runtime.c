@@ -316,7 +316,7 @@ static bool read_arguments(int argc, char **argv, struct runtime_plan *plan, uin
 		return false;
 	plan->threads = (unsigned)threads;
 	return slice_to_u64(slice_str(argv[5]), ret_first_slot) && *ret_first_slot <= UINT32_MAX &&
-	    slice_to_u64(slice_str(argv[6]), &plan->max_requests);
+	       slice_to_u64(slice_str(argv[6]), &plan->max_requests);
 }
 
 /* The lines of this process. The descriptor is not needed any more, and nothing the application starts inherits it. */
@@ -338,7 +338,7 @@ static bool is_control_socket(int fd)
 	socklen_t len = sizeof(type);
 
 	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_SEQPACKET &&
-	    fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+	       fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
 }
 
 int worker_main(int argc, char **argv)

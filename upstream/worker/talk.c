@@ -10,11 +10,11 @@
 #include "core/head.h"
 #include "upstream/worker/wire.h"
 
-#define OUT_BYTES      (64u << 10)                                          /* of an answer, collected before they are sent */
-#define OUT_MAX_BYTES  (OUT_BYTES + WIRE_HEAD_MAX + 16 * WIRE_HEADER_BYTES) /* a head comes on top, and frames around it all */
-#define PAYLOAD_KEPT   (64u << 10)                                          /* memory kept for the next request */
-#define NO_DATA_FRAME  SIZE_MAX
-#define HEAD_HEADER    (WIRE_HEADER_BYTES + 4)
+#define OUT_BYTES     (64u << 10)                                          /* of an answer, collected before they are sent */
+#define OUT_MAX_BYTES (OUT_BYTES + WIRE_HEAD_MAX + 16 * WIRE_HEADER_BYTES) /* a head comes on top, and frames around it all */
+#define PAYLOAD_KEPT  (64u << 10)                                          /* memory kept for the next request */
+#define NO_DATA_FRAME SIZE_MAX
+#define HEAD_HEADER   (WIRE_HEADER_BYTES + 4)
 
 enum answer_state {
 	ANSWER_NONE,    /* no status yet */
@@ -231,8 +231,8 @@ static void put_header(struct worker_request *r, enum wire_type type, uint8_t fl
 
 	if (!to)
 		return;
-	wire_put_header(to,
-	    &(struct wire_frame){ .type = (uint8_t)type, .flags = flags, .length = (uint32_t)length, .serial = r->serial });
+	wire_put_header(
+	    to, &(struct wire_frame){ .type = (uint8_t)type, .flags = flags, .length = (uint32_t)length, .serial = r->serial });
 	r->out.len += WIRE_HEADER_BYTES;
 	r->data_at = NO_DATA_FRAME;
 }
@@ -562,7 +562,7 @@ int worker_write_file(struct worker_request *r, int *fd, uint64_t offset, uint64
 	int err = open_content(r);
 
 	if (!err && (fstat(*fd, &st) == -1 || !S_ISREG(st.st_mode) || offset > INT64_MAX || len > INT64_MAX - offset ||
-			(uint64_t)st.st_size < offset + len))
+	                (uint64_t)st.st_size < offset + len))
 		err = -EINVAL;
 	if (!err && len > 0 && !r->no_content)
 		err = count_content(r, len);
@@ -599,7 +599,7 @@ bool worker_client_gone(struct worker_request *r)
 	else if (n == -1)
 		r->gone = errno != EAGAIN && errno != EINTR;
 	else if ((size_t)n == sizeof(header) && wire_get_header(slice_of(header, sizeof(header)), &f) == 1 &&
-	    f.type == WIRE_CANCEL && f.serial == r->serial)
+	         f.type == WIRE_CANCEL && f.serial == r->serial)
 		r->gone = recv(r->sock, header, sizeof(header), MSG_DONTWAIT) == (ssize_t)sizeof(header);
 	return r->gone;
 }

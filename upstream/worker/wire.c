@@ -161,7 +161,8 @@ void wire_put_hello(struct buf *out)
 
 int wire_check_hello(struct slice payload)
 {
-	if (payload.len != WIRE_HELLO_BYTES || wire_get_u32(payload.ptr) != WIRE_MAGIC || wire_get_u32(payload.ptr + 4) != WIRE_VERSION)
+	if (payload.len != WIRE_HELLO_BYTES || wire_get_u32(payload.ptr) != WIRE_MAGIC ||
+	    wire_get_u32(payload.ptr + 4) != WIRE_VERSION)
 		return -EPROTO;
 	if (wire_get_u32(payload.ptr + 8) < MAX(WIRE_REQUEST_MAX, WIRE_DATA_MAX) || wire_get_u32(payload.ptr + 12) != 0)
 		return -EPROTO;
@@ -258,7 +259,8 @@ int wire_get_head(struct slice payload, struct wire_head *ret, const char **ret_
 		return -EPROTO;
 	}
 	while ((got = wire_get_pair(&rest, &name, &value)) == 1) {
-		const char *why = ++fields > WIRE_FIELDS_MAX ? "too many fields in the worker's answer" : field_refused(name, value, ret);
+		const char *why =
+		    ++fields > WIRE_FIELDS_MAX ? "too many fields in the worker's answer" : field_refused(name, value, ret);
 
 		if (why) {
 			*ret_why = why;

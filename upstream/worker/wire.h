@@ -25,20 +25,20 @@
 #define WIRE_MAGIC        0x79616266u /* "fbay" */
 #define WIRE_HEADER_BYTES 16
 
-#define WIRE_HELLO_BYTES     16            /* u32 magic, u32 version, u32 longest frame it takes, u32 reserved (0) */
-#define WIRE_VARIABLES_MAX   (192u << 10)  /* bytes, with their lengths */
-#define WIRE_INLINE_MAX      (256u << 10)  /* bytes of a body inside a REQUEST; a longer one goes as a descriptor */
-#define WIRE_REQUEST_MAX     (4 + WIRE_VARIABLES_MAX + WIRE_INLINE_MAX)
-#define WIRE_HEAD_MAX        (64u << 10)   /* a HEAD's payload */
-#define WIRE_FIELDS_MAX      500           /* of a HEAD */
-#define WIRE_DATA_MAX        (1u << 20)    /* a DATA's payload */
-#define WIRE_FILE_BYTES      16            /* u64 offset, u64 length */
-#define WIRE_INTERIM_MAX     8             /* HEADs before the final one */
+#define WIRE_HELLO_BYTES   16           /* u32 magic, u32 version, u32 longest frame it takes, u32 reserved (0) */
+#define WIRE_VARIABLES_MAX (192u << 10) /* bytes, with their lengths */
+#define WIRE_INLINE_MAX    (256u << 10) /* bytes of a body inside a REQUEST; a longer one goes as a descriptor */
+#define WIRE_REQUEST_MAX   (4 + WIRE_VARIABLES_MAX + WIRE_INLINE_MAX)
+#define WIRE_HEAD_MAX      (64u << 10) /* a HEAD's payload */
+#define WIRE_FIELDS_MAX    500         /* of a HEAD */
+#define WIRE_DATA_MAX      (1u << 20)  /* a DATA's payload */
+#define WIRE_FILE_BYTES    16          /* u64 offset, u64 length */
+#define WIRE_INTERIM_MAX   8           /* HEADs before the final one */
 
 enum wire_type {
 	WIRE_HELLO = 1,
 	WIRE_REQUEST, /* u32 bytes of variables, the variables, the body; with WIRE_DESCRIPTOR u64 length of the body in its place */
-	WIRE_HEAD,    /* u16 status, u16 number of fields, the fields */
+	WIRE_HEAD, /* u16 status, u16 number of fields, the fields */
 	WIRE_DATA,
 	WIRE_FILE,
 	WIRE_END,
@@ -91,8 +91,9 @@ MUST_USE int wire_get_request(const struct wire_frame *f, struct slice payload, 
 struct wire_head {
 	unsigned status;
 	unsigned field_count;
-	struct slice fields; /* pairs, all well formed, names and values valid (core/fields.h), none that belongs to a connection */
-	bool has_length;     /* one Content-Length, a number */
+	struct slice
+	    fields;      /* pairs, all well formed, names and values valid (core/fields.h), none that belongs to a connection */
+	bool has_length; /* one Content-Length, a number */
 	uint64_t length;
 };
 
