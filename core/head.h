@@ -1,6 +1,6 @@
 /*
  * head: a message's control data and fields, the one form that every protocol reads from and writes to.
- * Owns:   one block with its text and one with its fields; all text is kept as spans into the block, so a head may be moved.
+ * Owns:   one block of memory with its fields and its text; all text is kept as spans into it, so a head may be moved.
  * Never:  checks meaning; what is put in must have been checked (fields.h) by whoever puts it in.
  */
 #ifndef FOREBAY_CORE_HEAD_H
@@ -19,6 +19,7 @@ enum method {
 	METHOD_TRACE,
 	METHOD_CONNECT,
 	METHOD_PATCH,
+	METHOD_COUNT,
 };
 
 /* Field names that somebody in forebay looks at; found once, when a field is added. */
@@ -97,16 +98,22 @@ MUST_USE int head_reserve(struct head *h, size_t text_bytes, size_t fields);
 /* Memory that the head holds, in bytes: what is charged for it. */
 size_t head_memory(const struct head *h);
 
-/* Copies the text in; 0, -ENOMEM, or -E2BIG (65,535 fields, 16M of text). */
+/*
+ * Copies the text in, which must not be this head's own: the block may move. 0, -ENOMEM, or -E2BIG (65,535 fields, 16M of
+ * text); nothing has changed on failure.
+ */
 MUST_USE int head_add(struct head *h, struct slice name, struct slice value);
 MUST_USE int head_put(struct head *h, struct slice text, struct span *ret);
+
+/* A field whose text is in the head already. */
+MUST_USE int head_add_spans(struct head *h, struct span name, struct span value);
 
 /* A deep copy into an empty head, as compact as can be. */
 MUST_USE int head_copy(struct head *to, const struct head *from);
 
 static inline struct slice head_text(const struct head *h, struct span s)
 {
-	return (struct slice){ h->text + s.at, s.len };
+	return (struct slice){ s.len ? h->text + s.at : "", s.len };
 }
 static inline struct slice head_name(const struct head *h, unsigned i)
 {
@@ -130,8 +137,14 @@ bool head_has_element(const struct head *h, enum field_id id, struct slice eleme
 bool method_is_idempotent(enum method m);
 enum method method_from(struct slice text);
 
+/* "" for METHOD_OTHER. */
+struct slice method_name(enum method m);
+
 /* The id of a field name, in any case. */
 enum field_id field_id_from(struct slice name);
+
+/* The name in lower case; "" for FIELD_OTHER. */
+struct slice field_id_name(enum field_id id);
 
 /* The standard reason phrase, or "" for an unknown status. */
 struct slice status_reason(unsigned status);
