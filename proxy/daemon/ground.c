@@ -1,0 +1,246 @@
+#include "proxy/daemon/ground.h"
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/buf.h"
+#include "core/log.h"
+#include "proxy/daemon/spooldir.h"
+
+#define ERRORS_MAX (64u << 10)
+
+const char *ground_default_user(void)
+{
+	static const char *const names[] = { "forebay", "nobody" };
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (getpwnam(names[i]))
+			return names[i];
+	return NULL;
+}
+
+/* ---- whom the front runs as ---- */
+
+/* Not as root we cannot become another: then the front runs as we do. */
+static int stay_who_we_are(const struct conf *conf)
+{
+	const struct passwd *p = conf->daemon.user ? getpwnam(conf->daemon.user) : NULL;
+
+	if (conf->daemon.user && !p)
+		log_warning("forebay.user: there is no user \"%s\"; not started by root, forebay runs as uid %u",
+		    conf->daemon.user, (unsigned)geteuid());
+	else if (p && p->pw_uid != geteuid())
+		log_warning("forebay.user: not started by root, forebay cannot become \"%s\" and runs as uid %u",
+		    conf->daemon.user, (unsigned)geteuid());
+	return 0;
+}
+
+/* A worker could look into a front of the same user. */
+static int check_pool_users(const struct conf *conf, const char *front)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < conf->pool_count; i++) {
+		const struct conf_pool *p = &conf->pools[i];
+
+		if (p->app == APP_NONE || !p->user || strcmp(p->user, front) != 0)
+			continue;
+		log_error("pool %s: user: \"%s\" is the front's user; workers need another one", p->name, front);
+		err = -EINVAL;
+	}
+	return err;
+}
+
+static int find_user(struct ground *g)
+{
+	const char *name = g->conf->daemon.user;
+	int err;
+
+	if (geteuid() != 0)
+		return stay_who_we_are(g->conf);
+	if (!name)
+		name = ground_default_user();
+	if (!name) {
+		log_error("forebay.user: say which unprivileged user the front shall run as");
+		return -EINVAL;
+	}
+	err = spawn_find_user(name, &g->user_found);
+	if (err) {
+		log_error("forebay.user: user \"%s\": %s", name, err == -ENOENT ? "there is none" : strerror(-err));
+		return err;
+	}
+	if (g->user_found.uid == 0) {
+		log_error("forebay.user: \"%s\" is root; the front runs as an unprivileged user only", name);
+		return -EINVAL;
+	}
+	g->user = &g->user_found;
+	if (!g->conf->daemon.user)
+		log_info("forebay.user is not set: the front runs as \"%s\"", name);
+	return check_pool_users(g->conf, name);
+}
+
+/* ---- limits ---- */
+
+static int find_limits(struct ground *g)
+{
+	struct limits_have have;
+	int err;
+
+	limits_look(&have);
+	err = limits_compute(&have, g->conf, &g->limits);
+	if (err) {
+		log_error("too few open files are allowed: %" PRIu64 ", and %" PRIu64
+		          " are the least for this configuration (ulimit -n, LimitNOFILE=)",
+		    have.descriptors, g->limits.descriptors);
+		return err;
+	}
+	if (g->limits.connections_refused)
+		log_warning("forebay.connections: %" PRIu64 " cannot be had with %" PRIu64 " open files and %" PRIu64
+		            " MB of memory: it is %u",
+		    g->limits.connections_refused, g->limits.descriptors, g->limits.memory_bytes >> 20, g->limits.connections);
+	return 0;
+}
+
+/* ---- logs ---- */
+
+static const char *log_target(const struct conf *conf, enum logger_to to)
+{
+	return to == LOGGER_ERROR ? conf->daemon.log : conf->daemon.access_log;
+}
+
+static int open_log(struct ground *g, enum logger_to to)
+{
+	static const char *const names[] = { [LOGGER_ERROR] = "log", [LOGGER_ACCESS] = "access_log" };
+	struct keeper_log opened;
+	int err = logs_open(log_target(g->conf, to), &opened.kind, &opened.fd);
+
+	if (err) {
+		log_error("forebay.%s: %s: %s", names[to], log_target(g->conf, to), strerror(-err));
+		return err;
+	}
+	if (g->outputs[to].fd != -1)
+		close(g->outputs[to].fd);
+	g->outputs[to] = opened;
+	return 0;
+}
+
+/* The master writes to a descriptor of its own, so that either can be closed. */
+static void use_log(struct ground *g)
+{
+	int fd = fcntl(g->outputs[LOGGER_ERROR].fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd != -1)
+		logs_set(&g->logs, g->outputs[LOGGER_ERROR].kind, &fd);
+}
+
+static int open_logs(struct ground *g)
+{
+	int err = open_log(g, LOGGER_ERROR), err2 = open_log(g, LOGGER_ACCESS);
+
+	return err ? err : err2;
+}
+
+void ground_reopen_logs(struct ground *g)
+{
+	(void)open_logs(g); /* each has said what it could not do, and is as it was */
+	use_log(g);
+}
+
+/* ---- the rest ---- */
+
+static int open_spool(struct ground *g)
+{
+	const char *path = g->conf->daemon.spool_dir;
+	int err = spooldir_open(path, g->user, &g->spool_dir, g->spool_path, sizeof(g->spool_path));
+
+	if (err)
+		log_error("forebay.spool_dir: %s: %s", g->spool_path, strerror(-err));
+	else if (strcmp(path, g->spool_path) != 0)
+		log_warning("forebay.spool_dir: %s cannot be used: the spool is in %s", path, g->spool_path);
+	return err;
+}
+
+static void log_lines(struct slice text)
+{
+	struct slice line;
+
+	while (slice_cut(&text, '\n', &line))
+		log_error("%.*s", SLICE_ARG(line));
+}
+
+static int bind_listeners(struct ground *g)
+{
+	struct inherited in;
+	struct buf errors;
+	int err = inherited_take(&in);
+
+	if (err) {
+		log_error("LISTEN_PID, LISTEN_FDS: %s", strerror(-err));
+		return err;
+	}
+	buf_init(&errors, ERRORS_MAX);
+	err = listeners_bind(g->conf, g->limits.threads, &in, &errors, &g->listeners);
+	log_lines(buf_slice(&errors));
+	if (err && errors.len == 0)
+		log_error("listeners: %s", strerror(-err));
+	buf_done(&errors);
+	inherited_done(&in);
+	return err;
+}
+
+static int write_pid_file(struct ground *g)
+{
+	const char *path = g->conf->daemon.pid_file;
+	int fd, err = 0;
+
+	if (!path)
+		return 0;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd == -1)
+		err = -errno;
+	g->wrote_pid_file = fd != -1;
+	if (!err && dprintf(fd, "%ld\n", (long)getpid()) < 0)
+		err = -EIO;
+	if (fd != -1)
+		close(fd);
+	if (err)
+		log_error("forebay.pid_file: %s: %s", path, strerror(-err));
+	return err;
+}
+
+/* In this order: the limit on descriptors before they are opened; nothing is written before the addresses are known to be ours. */
+int ground_lay(struct ground *g, const struct conf *conf)
+{
+	static int (*const steps[])(
+	    struct ground *) = { find_user, find_limits, bind_listeners, open_logs, open_spool, write_pid_file };
+	int err = 0;
+
+	*g = (struct ground){ .conf = conf, .spool_dir = -1, .logs.fd = -1, .logs.kind = LOGGER_FILE };
+	for (size_t i = 0; i < LOGGER_TO_COUNT; i++)
+		g->outputs[i].fd = -1;
+	log_setup("master", (enum log_level)conf->daemon.log_level, logs_sink, &g->logs);
+	for (size_t i = 0; !err && i < ARRAY_LEN(steps); i++)
+		err = steps[i](g);
+	/* Until here all that went wrong was told where forebay was started. */
+	if (!err)
+		use_log(g);
+	return err;
+}
+
+void ground_done(struct ground *g)
+{
+	listeners_done(&g->listeners);
+	if (g->spool_dir != -1)
+		close(g->spool_dir);
+	if (g->wrote_pid_file)
+		(void)unlink(g->conf->daemon.pid_file);
+	for (size_t i = 0; i < LOGGER_TO_COUNT; i++)
+		if (g->outputs[i].fd != -1)
+			close(g->outputs[i].fd);
+	log_setup("master", (enum log_level)g->conf->daemon.log_level, NULL, NULL);
+	logs_done(&g->logs);
+}

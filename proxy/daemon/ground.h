@@ -1,0 +1,43 @@
+/*
+ * ground: what the master looks up, opens and binds before it starts anybody.
+ * Owns:   listeners, logs, spool directory, the pid file.
+ * Never:  starts a process. Goes on after an error: each is logged, then it is over.
+ * Thread: the master's.
+ */
+#ifndef FOREBAY_PROXY_GROUND_H
+#define FOREBAY_PROXY_GROUND_H
+
+#include <limits.h>
+
+#include "conf/conf.h"
+#include "proxy/daemon/keeper.h"
+#include "proxy/daemon/limits.h"
+#include "proxy/daemon/listeners.h"
+#include "proxy/daemon/logs.h"
+#include "upstream/spawn.h"
+
+struct ground {
+	const struct conf *conf; /* borrowed */
+	struct limits limits;
+	struct spawn_user user_found;
+	const struct spawn_user *user; /* the front's; NULL: the master's own */
+	struct keeper_log outputs[LOGGER_TO_COUNT];
+	struct logs logs; /* the master's own lines; a duplicate of outputs[LOGGER_ERROR] */
+	int spool_dir;
+	char spool_path[PATH_MAX];
+	struct listeners listeners;
+	bool wrote_pid_file;
+};
+
+/* 0, or -errno after saying in the log what is wrong; then ground_done() is still due. `logs_sink` of `g` is the log's sink from here on. */
+MUST_USE int ground_lay(struct ground *g, const struct conf *conf);
+
+/* Opens the logs anew, by SIGUSR1. What cannot be opened stays as it was, and that is logged. */
+void ground_reopen_logs(struct ground *g);
+
+void ground_done(struct ground *g);
+
+/* The name of the user that a front started by root runs as, if the configuration does not say it: NULL: there is none. */
+const char *ground_default_user(void);
+
+#endif

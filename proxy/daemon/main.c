@@ -1,0 +1,211 @@
+/*
+ * main: the command line, and the roles that forebay starts itself in.
+ */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "core/buf.h"
+#include "proxy/daemon/front.h"
+#include "proxy/daemon/master.h"
+#include "proxy/daemon/run.h"
+#include "upstream/worker/runtime.h"
+
+#define DEFAULT_FILE FOREBAY_SYSCONFDIR "/forebay/forebay.ini"
+#define ERRORS_MAX   (1u << 20)
+#define EXIT_USAGE   2
+
+static const char help[] =
+    "forebay: takes in each request whole, hands it to a worker that is free, and gives clients their answers at their own pace\n"
+    "\n"
+    "  forebay [-c FILE]         serve (FILE: " DEFAULT_FILE ")\n"
+    "  forebay -t [-c FILE]      check the configuration: every error is told\n"
+    "  forebay run TARGET        serve without a file, on " RUN_LISTEN_DEFAULT "; TARGET is one of\n"
+    "      demo                      a small built-in application\n"
+    "      socket:/path              an HTTP server on a Unix socket\n"
+    "    --listen ADDRESS            e.g. 0.0.0.0:8080, [::]:8080, unix:/run/x.sock\n"
+    "    --processes N, --threads N  of demo: how many are started; of a server: how many it has\n"
+    "  forebay --options[=mdoc]  every option of the configuration\n"
+    "  forebay --version\n"
+    "  forebay --help\n"
+    "\n"
+    "SIGTERM, SIGINT: end what has begun, then end; again: end now. SIGUSR1: open the logs anew.\n";
+
+static int usage(const char *what, const char *about)
+{
+	fprintf(stderr, "forebay: %s%s%s (forebay --help)\n", what, about ? ": " : "", about ? about : "");
+	return EXIT_USAGE;
+}
+
+/* 1 to 1024. */
+static bool parse_count(const char *text, unsigned *ret)
+{
+	uint64_t n;
+
+	if (!slice_to_u64(slice_str(text), &n) || n < 1 || n > 1024)
+		return false;
+	*ret = (unsigned)n;
+	return true;
+}
+
+static struct conf *load(const char *file)
+{
+	struct conf *conf = NULL;
+	struct buf errors;
+
+	buf_init(&errors, ERRORS_MAX);
+	if (conf_load(file, &errors, &conf) != 0 && errors.len == 0)
+		fprintf(stderr, "%s: it cannot be read: no memory\n", file);
+	fwrite(errors.ptr, 1, errors.len, stderr);
+	buf_done(&errors);
+	return conf;
+}
+
+static int serve(const char *file)
+{
+	struct master_options o = { .conf = load(file) };
+	int status;
+
+	if (!o.conf)
+		return EXIT_FAILURE;
+	status = master_run(&o);
+	conf_drop(&o.conf);
+	return status;
+}
+
+static int check(const char *file)
+{
+	struct conf *conf = load(file);
+
+	if (!conf)
+		return EXIT_FAILURE;
+	printf("configuration %s is fine\n", file);
+	conf_drop(&conf);
+	return EXIT_SUCCESS;
+}
+
+static int print_options(const char *form)
+{
+	if (form && strcmp(form, "mdoc") != 0)
+		return usage("--options is for people, --options=mdoc for the manual page", form);
+	if (form)
+		conf_print_options_mdoc(stdout);
+	else
+		conf_print_options(stdout);
+	return EXIT_SUCCESS;
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "listen", required_argument, NULL, 'l' },
+		{ "processes", required_argument, NULL, 'p' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct run_options o = { 0 };
+	int c;
+
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		switch (c) {
+		case 'l':
+			o.listen = optarg;
+			break;
+		case 'p':
+			if (!parse_count(optarg, &o.processes))
+				return usage("--processes takes a number from 1 to 1024", optarg);
+			break;
+		case 't':
+			if (!parse_count(optarg, &o.threads))
+				return usage("--threads takes a number from 1 to 1024", optarg);
+			break;
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_SUCCESS;
+		case ':':
+			return usage("this option takes a value", argv[optind - 1]);
+		default:
+			return usage("run does not have this option", argv[optind - 1]);
+		}
+	}
+	if (optind != argc - 1)
+		return optind == argc ? usage("run takes a target: demo or socket:/path", NULL)
+		                      : usage("run takes one target", argv[optind + 1]);
+	o.target = argv[optind];
+	return run_main(&o);
+}
+
+static int command_line(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "options", optional_argument, NULL, 'o' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *file = DEFAULT_FILE;
+	bool only_check = false;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "+:c:th", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			file = optarg;
+			break;
+		case 't':
+			only_check = true;
+			break;
+		case 'o':
+			return print_options(optarg);
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_SUCCESS;
+		case 'v':
+			puts("forebay " PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		case ':':
+			return usage("this option takes a file", argv[optind - 1]);
+		default:
+			return usage("there is no such option", argv[optind - 1]);
+		}
+	}
+	if (optind < argc)
+		return usage("this is no command", argv[optind]);
+	return only_check ? check(file) : serve(file);
+}
+
+/* A descriptor below 3 that is closed would be taken by a socket, which somebody then prints to. */
+static bool open_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd == -1)
+		return false;
+	close(fd);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	opterr = 0;
+	if (argc > 1 && strcmp(argv[1], "front") == 0)
+		return front_main();
+	if (argc > 1 && strcmp(argv[1], "worker") == 0)
+		return worker_main(argc, argv);
+	if (!open_standard())
+		return EXIT_FAILURE;
+	if (argc > 1 && strcmp(argv[1], "run") == 0)
+		return run(argc - 1, argv + 1);
+	return command_line(argc, argv);
+}

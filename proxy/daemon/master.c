@@ -1,0 +1,474 @@
+#include "proxy/daemon/master.h"
+
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "proxy/daemon/ground.h"
+#include "proxy/daemon/keeper.h"
+#include "proxy/daemon/notify.h"
+#include "proxy/daemon/sandbox.h"
+#include "upstream/supervisor.h"
+
+#define STATUS_EVERY_MS 2000
+#define END_TIMEOUT_MS  5000 /* for workers, once no request is left; from then on SIGKILL */
+
+enum master_state {
+	MASTER_STARTING, /* the first front or the first workers are not ready yet */
+	MASTER_SERVING,
+	MASTER_DRAINING, /* the front ends what it has begun */
+	MASTER_CUTTING,  /* the front is told to end, whatever it has */
+	MASTER_STOPPING, /* the front has gone, the workers end */
+	MASTER_ENDED,
+	MASTER_STATE_COUNT,
+};
+
+static const unsigned may_follow[] = {
+	[MASTER_STARTING] = TO(MASTER_SERVING) | TO(MASTER_DRAINING) | TO(MASTER_CUTTING) | TO(MASTER_STOPPING),
+	[MASTER_SERVING] = TO(MASTER_DRAINING) | TO(MASTER_CUTTING) | TO(MASTER_STOPPING),
+	[MASTER_DRAINING] = TO(MASTER_CUTTING) | TO(MASTER_STOPPING),
+	[MASTER_CUTTING] = TO(MASTER_STOPPING),
+	[MASTER_STOPPING] = TO(MASTER_ENDED),
+	[MASTER_ENDED] = 0,
+};
+static_assert(ARRAY_LEN(may_follow) == MASTER_STATE_COUNT, "a row for each state");
+
+static const int signals[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGCHLD };
+
+/* A pool of forebay's own workers. */
+struct staff {
+	struct supervisor *supervisor; /* NULL: somebody else's pool */
+	bool ready;                    /* a worker has been ready for a request */
+};
+
+struct master {
+	struct master_options o;
+	enum master_state state;
+	int status; /* to exit with */
+	bool force; /* no patience with the workers */
+	struct event_base *base;
+	struct event signals[ARRAY_LEN(signals)];
+	struct event drain_timer, watchdog_timer;
+	struct notify notify;
+	struct ground ground;
+	struct keeper *keeper;
+	bool front_serves;
+	struct staff *staff; /* by conf_pool.index */
+	uint64_t status_ms;  /* the last STATUS= was sent */
+};
+
+static size_t pool_count(const struct master *m)
+{
+	return m->o.conf->pool_count;
+}
+
+static unsigned workers_alive(const struct master *m)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor)
+			n += supervisor_alive(m->staff[i].supervisor);
+	return n;
+}
+
+static void stop_workers(struct master *m)
+{
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor)
+			supervisor_stop(m->staff[i].supervisor, m->force);
+}
+
+static void set_timer(struct event *timer, uint64_t after_ms)
+{
+	const struct timeval tv = { (time_t)(after_ms / 1000), (suseconds_t)(after_ms % 1000) * 1000 };
+
+	event_add(timer, &tv);
+}
+
+static void say_ready(struct master *m);
+
+/* The only writer of m->state. */
+static void enter(struct master *m, enum master_state next)
+{
+	assert(may_follow[m->state] & TO(next));
+	m->state = next;
+	switch (next) {
+	case MASTER_SERVING:
+		say_ready(m);
+		break;
+	case MASTER_DRAINING:
+		notify_send(&m->notify, "STOPPING=1\nSTATUS=draining");
+		keeper_drain(m->keeper);
+		/* The front still has what the kernel accepted for it; nobody else gets in. */
+		listeners_done(&m->ground.listeners);
+		set_timer(&m->drain_timer, m->o.conf->daemon.drain_timeout_ms);
+		break;
+	case MASTER_CUTTING:
+		event_del(&m->drain_timer);
+		keeper_end(m->keeper, m->force);
+		break;
+	case MASTER_STOPPING:
+		event_del(&m->drain_timer);
+		notify_send(&m->notify, "STOPPING=1\nSTATUS=ending the workers");
+		stop_workers(m);
+		if (workers_alive(m) == 0)
+			enter(m, MASTER_ENDED);
+		break;
+	case MASTER_ENDED:
+		event_base_loopbreak(m->base);
+		break;
+	case MASTER_STARTING:
+	case MASTER_STATE_COUNT:
+		break;
+	}
+}
+
+/* ---- getting ready ---- */
+
+/* "http://127.0.0.1:8000, unix:/run/x.sock" */
+static void list_addresses(const struct conf *conf, char *text, size_t size)
+{
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < conf->listen_count; i++) {
+		for (size_t k = 0; k < conf->listens[i].address_count && len < size; k++) {
+			int n = snprintf(text + len, size - len, "%s%s", len ? ", " : "", conf->listens[i].addresses[k].text);
+
+			len += n > 0 ? (size_t)n : 0;
+		}
+	}
+}
+
+static void print_screen(const struct master *m)
+{
+	if (!m->o.screen)
+		return;
+	fputs(m->o.screen, stdout);
+	fflush(stdout);
+}
+
+static void say_ready(struct master *m)
+{
+	const struct limits *l = &m->ground.limits;
+	char addresses[1024];
+
+	list_addresses(m->o.conf, addresses, sizeof(addresses));
+	log_info("forebay " PACKAGE_VERSION " ready: listening on %s, %u threads, up to %u connections (%" PRIu64
+	         " open files), %" PRIu64 "M memory, at most %uK kernel buffers per connection and direction, spool %s",
+	    addresses, l->threads, l->connections, l->descriptors, l->memory_bytes >> 20, 2 * LISTENERS_BUFFER_BYTES >> 10,
+	    m->ground.spool_path);
+	notify_send(&m->notify, "READY=1\nSTATUS=serving %s", addresses);
+	print_screen(m);
+}
+
+static void look_if_ready(struct master *m)
+{
+	if (m->state != MASTER_STARTING || !m->front_serves)
+		return;
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor && !m->staff[i].ready)
+			return;
+	enter(m, MASTER_SERVING);
+}
+
+/* ---- what the front does ---- */
+
+static void send_page(struct master *m, size_t pool_index)
+{
+	struct supervisor *s = m->staff[pool_index].supervisor;
+	int fd = supervisor_started_fd(s);
+
+	if (fd < 0)
+		log_error("event=page_lost error=\"%s\"", strerror(-fd));
+	else
+		keeper_send_page(m->keeper, pool_index, supervisor_slots(s), &fd);
+}
+
+static void on_serving(void *ctx)
+{
+	struct master *m = ctx;
+
+	m->front_serves = true;
+	for (size_t i = 0; i < pool_count(m); i++) {
+		if (!m->staff[i].supervisor)
+			continue;
+		send_page(m, i);
+		supervisor_fresh_slots(m->staff[i].supervisor);
+	}
+	look_if_ready(m);
+}
+
+static void on_lost(void *ctx)
+{
+	struct master *m = ctx;
+
+	m->front_serves = false;
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor)
+			supervisor_front_lost(m->staff[i].supervisor);
+}
+
+static void on_tick(void *ctx)
+{
+	struct master *m = ctx;
+	const struct channel_message *f = keeper_figures(m->keeper);
+	uint64_t now_ms = clock_mono_ms(&clock_real);
+
+	if (m->state != MASTER_SERVING || now_ms - m->status_ms < STATUS_EVERY_MS)
+		return;
+	m->status_ms = now_ms;
+	notify_send(&m->notify,
+	    "STATUS=%" PRIu32 " connections, %" PRIu32 " requests queued, %" PRIu32 " of %" PRIu32 " slots busy, %" PRIu64
+	    "M memory, %" PRIu64 "M spool",
+	    f->u.tick.connections, f->u.tick.queued, f->u.tick.busy, f->u.tick.slots, f->u.tick.memory_bytes >> 20,
+	    f->u.tick.spool_bytes >> 20);
+}
+
+static void on_drained(void *ctx)
+{
+	struct master *m = ctx;
+
+	if (m->state == MASTER_DRAINING)
+		enter(m, MASTER_CUTTING);
+}
+
+static void on_gone(void *ctx, bool failed)
+{
+	struct master *m = ctx;
+
+	m->front_serves = false;
+	if (failed) {
+		log_error("the front could not start: forebay ends");
+		m->status = 1;
+	}
+	if (m->state < MASTER_STOPPING)
+		enter(m, MASTER_STOPPING);
+}
+
+static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_gone };
+
+/* ---- what the workers do ---- */
+
+static void on_slot_ready(void *ctx, size_t pool_index, unsigned slot, int *front_fd, pid_t pid)
+{
+	struct master *m = ctx;
+
+	keeper_send_slot(m->keeper, pool_index, slot, front_fd, pid);
+	m->staff[pool_index].ready = true;
+	look_if_ready(m);
+}
+
+static const struct supervisor_events supervisor_events = { .slot_ready = on_slot_ready };
+
+static int new_supervisors(struct master *m)
+{
+	const struct supervisor_options o = { .clock = &clock_real, .end_timeout_ms = END_TIMEOUT_MS };
+	int err = 0;
+
+	m->staff = calloc(MAX(pool_count(m), 1), sizeof(*m->staff));
+	if (!m->staff)
+		return -ENOMEM;
+	for (size_t i = 0; !err && i < pool_count(m); i++)
+		if (m->o.conf->pools[i].app != APP_NONE)
+			err = supervisor_new(m->base, &m->o.conf->pools[i], &o, &supervisor_events, m, &m->staff[i].supervisor);
+	return err;
+}
+
+static void reap(struct master *m)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		bool known = keeper_reaped(m->keeper, pid, status);
+
+		for (size_t i = 0; !known && i < pool_count(m); i++)
+			if (m->staff[i].supervisor)
+				known = supervisor_reaped(m->staff[i].supervisor, pid, status);
+	}
+	if (m->state == MASTER_STOPPING && workers_alive(m) == 0)
+		enter(m, MASTER_ENDED);
+}
+
+/* ---- signals and timers ---- */
+
+static void end_now(struct master *m)
+{
+	log_warning("event=end_now");
+	m->force = true;
+	if (m->state == MASTER_STOPPING)
+		stop_workers(m);
+	else if (m->state == MASTER_CUTTING)
+		keeper_end(m->keeper, true);
+	else
+		enter(m, MASTER_CUTTING);
+}
+
+static void end(struct master *m, int sig)
+{
+	if (m->state >= MASTER_DRAINING) {
+		end_now(m);
+		return;
+	}
+	log_info("event=draining signal=%d timeout_ms=%" PRIu64, sig, m->o.conf->daemon.drain_timeout_ms);
+	enter(m, MASTER_DRAINING);
+}
+
+static void reopen_logs(struct master *m)
+{
+	ground_reopen_logs(&m->ground);
+	keeper_send_logs(m->keeper);
+	log_info("event=logs_reopened");
+}
+
+static void on_signal(evutil_socket_t sig, short what UNUSED, void *ctx)
+{
+	struct master *m = ctx;
+
+	switch ((int)sig) {
+	case SIGTERM:
+	case SIGINT:
+		end(m, (int)sig);
+		break;
+	case SIGUSR1:
+		reopen_logs(m);
+		break;
+	case SIGHUP:
+		log_warning("reload is not part of this version: SIGHUP does nothing");
+		break;
+	case SIGCHLD:
+		reap(m);
+		break;
+	}
+}
+
+static void on_drain_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct master *m = ctx;
+
+	log_warning("event=drain_timeout what=\"requests that are not done are cut\"");
+	m->force = true; /* the workers that have them have had their time */
+	event_del(&m->drain_timer);
+	enter(m, MASTER_CUTTING);
+}
+
+/* The service manager is told that we live only while every event thread shows that it does. */
+static void on_watchdog(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct master *m = ctx;
+
+	if (m->state >= MASTER_CUTTING || keeper_pulse(m->keeper))
+		notify_send(&m->notify, "WATCHDOG=1");
+}
+
+static int watch(struct master *m)
+{
+	const uint64_t half_us = m->notify.watchdog_us / 2;
+	const struct timeval half = { (time_t)(half_us / 1000000), (suseconds_t)(half_us % 1000000) };
+
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		if (evsignal_assign(&m->signals[i], m->base, signals[i], on_signal, m) || evsignal_add(&m->signals[i], NULL))
+			return -ENOMEM;
+	if (evtimer_assign(&m->drain_timer, m->base, on_drain_timer, m) ||
+	    event_assign(&m->watchdog_timer, m->base, -1, EV_PERSIST, on_watchdog, m))
+		return -ENOMEM;
+	return half_us && event_add(&m->watchdog_timer, &half) ? -ENOMEM : 0;
+}
+
+static void unwatch(struct master *m)
+{
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		if (event_initialized(&m->signals[i]))
+			event_del(&m->signals[i]);
+	if (event_initialized(&m->drain_timer))
+		event_del(&m->drain_timer);
+	if (event_initialized(&m->watchdog_timer))
+		event_del(&m->watchdog_timer);
+}
+
+/* ---- from the first to the last ---- */
+
+static int new_keeper(struct master *m)
+{
+	const struct keeper_options o = {
+		.base = m->base,
+		.clock = &clock_real,
+		.conf = m->o.conf,
+		.limits = &m->ground.limits,
+		.listeners = &m->ground.listeners,
+		.logs = m->ground.outputs,
+		.user = m->ground.user,
+		.spool_dir = m->ground.spool_dir,
+	};
+
+	return keeper_new(&o, &keeper_events, m, &m->keeper);
+}
+
+/* What cannot be told yet, for want of anybody who would come to an end, is an error of the start. */
+static int start(struct master *m)
+{
+	int err;
+
+	m->base = event_base_new();
+	err = m->base ? watch(m) : -ENOMEM;
+	if (!err)
+		err = new_keeper(m);
+	if (!err)
+		err = new_supervisors(m);
+	if (err) {
+		log_error("forebay cannot start: %s", strerror(-err));
+		return err;
+	}
+	/* Everything that needed more is open. */
+	if (!sandbox_master())
+		log_debug("event=capabilities_kept");
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor)
+			supervisor_start(m->staff[i].supervisor);
+	keeper_start(m->keeper);
+	return 0;
+}
+
+static void take_down(struct master *m)
+{
+	keeper_free(&m->keeper);
+	for (size_t i = 0; m->staff && i < pool_count(m); i++)
+		supervisor_free(&m->staff[i].supervisor);
+	free(m->staff);
+	unwatch(m);
+	if (m->base)
+		event_base_free(m->base);
+	notify_done(&m->notify);
+	ground_done(&m->ground);
+}
+
+int master_run(const struct master_options *o)
+{
+	struct master m = { .o = *o };
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	/* Whoever loses its parent among our children's children comes to us and is buried. */
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	notify_init(&m.notify, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"), getpid());
+	if (ground_lay(&m.ground, o->conf) != 0 || start(&m) != 0)
+		m.status = 1;
+	else if (m.state != MASTER_ENDED)
+		event_base_loop(m.base, EVLOOP_NO_EXIT_ON_EMPTY);
+	if (m.status == 0)
+		log_info("event=ended");
+	take_down(&m);
+	return m.status;
+}

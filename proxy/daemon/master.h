@@ -1,0 +1,22 @@
+/*
+ * master: the process that was started: keeps listeners, logs, front and workers, and handles signals.
+ * Owns:   all of these.
+ * Never:  touches a byte from a client. Blocks.
+ * Thread: one. master_run is the process.
+ *
+ * SIGTERM, SIGINT: drain and end; a second one: end now. SIGUSR1: open the logs anew. SIGHUP: ignored, until there is a reload.
+ */
+#ifndef FOREBAY_PROXY_MASTER_H
+#define FOREBAY_PROXY_MASTER_H
+
+#include "conf/conf.h"
+
+struct master_options {
+	struct conf *conf;  /* borrowed */
+	const char *screen; /* printed once it serves: what a person at a terminal can do now; NULL: nothing */
+};
+
+/* Returns the exit status. */
+int master_run(const struct master_options *o);
+
+#endif

@@ -1,0 +1,247 @@
+#include "proxy/daemon/run.h"
+
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "core/buf.h"
+#include "proxy/daemon/ground.h"
+#include "proxy/daemon/master.h"
+
+#define TEXT_MAX   (16u << 10)
+#define ERRORS_MAX (64u << 10)
+
+#define DEMO_PROCESSES 2
+#define DEMO_THREADS   4
+
+enum exit_status { EXIT_USAGE = 2 };
+
+/* Nothing that could end its line: the rest is conf's to judge. */
+static bool is_one_line(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
+static void compose_daemon(const struct run_options *o, const struct run_place *place, struct buf *ini)
+{
+	buf_printf(
+	    ini, "[forebay]\nspool_dir = %s\nlog = stderr\naccess_log = stderr\naccess_format = timing\n", place->spool_dir);
+	if (place->front_user)
+		buf_printf(ini, "user = %s\n", place->front_user);
+	buf_printf(ini, "[listen run]\naddress = %s\n[route *]\npool = run\n[pool run]\n", o->listen);
+}
+
+static void compose_who(const struct run_place *place, bool workers, struct buf *screen)
+{
+	if (!place->front_user)
+		return;
+	buf_printf(screen, "  started by root: clients are met as user \"%s\"", place->front_user);
+	if (workers)
+		buf_printf(screen, ", requests are answered as user \"%s\"", place->worker_user);
+	buf_add(screen, SLICE("\n"));
+}
+
+/* A person types the address that a browser takes. */
+static const char *address_to_try(const char *listen)
+{
+	static const struct {
+		const char *any, *here;
+	} anywhere[] = { { "0.0.0.0:", "127.0.0.1:" }, { "[::]:", "[::1]:" } };
+	static const size_t count = ARRAY_LEN(anywhere);
+
+	for (size_t i = 0; i < count; i++)
+		if (slice_starts(slice_str(listen), slice_str(anywhere[i].any)))
+			return anywhere[i].here;
+	return "";
+}
+
+static void compose_url(const char *listen, struct buf *url)
+{
+	struct slice rest = slice_str(listen), path;
+	const char *here = address_to_try(listen);
+
+	if (slice_starts(rest, SLICE("unix:"))) {
+		path = slice_of(rest.ptr + 5, rest.len - 5);
+		buf_printf(url, "--unix-socket %.*s http://localhost", SLICE_ARG(path));
+	} else if (*here) {
+		buf_printf(url, "http://%s%s", here, strrchr(listen, ':') + 1);
+	} else {
+		buf_printf(url, "http://%s", listen);
+	}
+}
+
+static void compose_demo(const struct run_options *o, const struct run_place *place, struct buf *ini, struct buf *screen)
+{
+	static const struct {
+		const char *arguments, *path, *what;
+	} tries[] = {
+		{ "", "/", "the list of pages" },
+		{ "", "/echo?any=thing", "what reached the worker" },
+		{ "--data-binary @FILE ", "/upload", "taken in whole before a worker sees it; how much came" },
+		{ "-o /dev/null --limit-rate 100K ", "/big?bytes=10000000", "the worker is free long before you have it all" },
+		{ "", "/sleep?ms=1000", "holds a worker for a second" },
+		{ "", "/crash", "a worker crashes, and is replaced" },
+	};
+	unsigned processes = o->processes ? o->processes : DEMO_PROCESSES, threads = o->threads ? o->threads : DEMO_THREADS;
+	struct buf url;
+
+	buf_printf(ini, "app = demo\nprocesses = %u\nthreads = %u\n", processes, threads);
+	if (place->worker_user)
+		buf_printf(ini, "user = %s\n", place->worker_user);
+	buf_printf(screen,
+	    "\nforebay serves its demo on %s\n  with %u worker processes of %u threads: %u requests at a time, more wait in the queue\n",
+	    o->listen, processes, threads, processes * threads);
+	compose_who(place, true, screen);
+	buf_init(&url, TEXT_MAX);
+	compose_url(o->listen, &url);
+	buf_add(screen, SLICE("\nTry, in another terminal:\n"));
+	for (size_t i = 0; i < ARRAY_LEN(tries); i++)
+		buf_printf(screen, "  curl %s'%.*s%s'\n      %s\n", tries[i].arguments, SLICE_ARG(buf_slice(&url)),
+		    tries[i].path, tries[i].what);
+	buf_done(&url);
+}
+
+static int compose_socket(
+    const struct run_options *o, const struct run_place *place, struct buf *ini, struct buf *screen, const char **ret_why)
+{
+	const char *path = strchr(o->target, ':') + 1;
+	unsigned slots = MAX(o->processes, 1) * MAX(o->threads, 1);
+	bool relative = path[0] != '/';
+	struct buf url;
+
+	if (!*path) {
+		*ret_why = "socket: is followed by the path of a socket, as in socket:/run/app.sock";
+		return -EINVAL;
+	}
+	buf_printf(ini, "socket = %s%s%s\nslots = %u\n", relative ? place->directory : "", relative ? "/" : "", path, slots);
+	buf_printf(screen, "\nforebay serves %s on %s\n  with %u request%s at a time, more wait in the queue%s\n", path,
+	    o->listen, slots, slots == 1 ? "" : "s",
+	    o->processes || o->threads ? "" : " (say what the server can do: --processes N --threads N)");
+	compose_who(place, false, screen);
+	buf_init(&url, TEXT_MAX);
+	compose_url(o->listen, &url);
+	buf_printf(screen, "\nTry, in another terminal:\n  curl %.*s/\n", SLICE_ARG(buf_slice(&url)));
+	buf_done(&url);
+	return 0;
+}
+
+int run_compose(
+    const struct run_options *given, const struct run_place *place, struct buf *ini, struct buf *screen, const char **ret_why)
+{
+	struct run_options o = *given;
+	int err = 0;
+
+	if (!o.listen)
+		o.listen = RUN_LISTEN_DEFAULT;
+	if (!is_one_line(o.target) || !is_one_line(o.listen) || !is_one_line(place->directory)) {
+		*ret_why = "there is a control character in it";
+		return -EINVAL;
+	}
+	compose_daemon(&o, place, ini);
+	if (strcmp(o.target, "demo") == 0) {
+		compose_demo(&o, place, ini, screen);
+	} else if (slice_starts(slice_str(o.target), SLICE("socket:"))) {
+		err = compose_socket(&o, place, ini, screen, ret_why);
+	} else {
+		*ret_why = "the target is demo or socket:/path/of/a/socket";
+		err = -EINVAL;
+	}
+	if (!err && (ini->failed || screen->failed)) {
+		*ret_why = "it is too long";
+		err = -EINVAL;
+	}
+	buf_add(screen, SLICE("\nCtrl-C ends it. Each request is a line below.\n\n"));
+	return err;
+}
+
+/* Somebody who is not the front. */
+static const char *find_worker_user(const char *front)
+{
+	static const char *const names[] = { "www-data", "daemon", "nobody" };
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(names[i], front) != 0 && getpwnam(names[i]))
+			return names[i];
+	return NULL;
+}
+
+static int serve(const struct run_options *o, const struct run_place *place)
+{
+	struct buf ini, screen, errors;
+	struct master_options m = { 0 };
+	const char *why = NULL;
+	int status = EXIT_USAGE;
+
+	buf_init(&ini, TEXT_MAX);
+	buf_init(&screen, TEXT_MAX);
+	buf_init(&errors, ERRORS_MAX);
+	if (run_compose(o, place, &ini, &screen, &why) != 0) {
+		fprintf(stderr, "forebay run: %s: %s\n", o->target, why);
+	} else if (conf_parse("command line", buf_slice(&ini), &errors, &m.conf) != 0) {
+		fwrite(errors.ptr, 1, errors.len, stderr);
+	} else {
+		buf_char(&screen, '\0');
+		m.screen = screen.failed ? NULL : screen.ptr;
+		status = master_run(&m);
+	}
+	conf_drop(&m.conf);
+	buf_done(&errors);
+	buf_done(&screen);
+	buf_done(&ini);
+	return status;
+}
+
+static int find_users(struct run_place *place)
+{
+	if (geteuid() != 0)
+		return 0;
+	place->front_user = ground_default_user();
+	place->worker_user = place->front_user ? find_worker_user(place->front_user) : NULL;
+	return place->worker_user ? 0 : -ENOENT;
+}
+
+/* The files in it have no names, so there is nothing but the directory to remove. */
+static int make_spool(char *parent, size_t size, char *spool, size_t spool_size)
+{
+	const char *tmp = getenv("TMPDIR");
+	int n = snprintf(parent, size, "%s/forebay-XXXXXX", tmp && tmp[0] == '/' ? tmp : "/tmp");
+
+	if (n < 0 || (size_t)n >= size)
+		return -ENAMETOOLONG;
+	if (!mkdtemp(parent))
+		return -errno;
+	n = snprintf(spool, spool_size, "%s/spool", parent);
+	return n < 0 || (size_t)n >= spool_size ? -ENAMETOOLONG : 0;
+}
+
+int run_main(const struct run_options *o)
+{
+	char parent[PATH_MAX / 2], spool[PATH_MAX / 2], here[PATH_MAX];
+	struct run_place place = { .spool_dir = spool, .directory = here };
+	int status, err;
+
+	if (!getcwd(here, sizeof(here)))
+		snprintf(here, sizeof(here), "/");
+	if (find_users(&place) != 0) {
+		fputs(
+		    "forebay run: started by root, and two of the users forebay, nobody, www-data and daemon are not there to run as\n",
+		    stderr);
+		return EXIT_FAILURE;
+	}
+	err = make_spool(parent, sizeof(parent), spool, sizeof(spool));
+	if (err) {
+		fprintf(stderr, "forebay run: %s: %s\n", parent, strerror(-err));
+		return EXIT_FAILURE;
+	}
+	status = serve(o, &place);
+	(void)rmdir(spool);
+	(void)rmdir(parent);
+	return status;
+}

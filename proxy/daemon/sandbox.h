@@ -1,0 +1,22 @@
+/*
+ * sandbox: what master and front give up.
+ * Thread: before there are threads.
+ */
+#ifndef FOREBAY_PROXY_SANDBOX_H
+#define FOREBAY_PROXY_SANDBOX_H
+
+#include "core/base.h"
+
+/*
+ * The front: nothing it execs gains privileges, nobody of the same user reads its memory, it leaves no core. False: the kernel refused one of these
+ * (it then goes on without).
+ */
+bool sandbox_front(void);
+
+/*
+ * A root master: keeps CAP_SETUID, SETGID, KILL, NET_BIND_SERVICE and DAC_READ_SEARCH and no other, for itself and what it execs. Does
+ * nothing for others. False: the kernel refused.
+ */
+bool sandbox_master(void);
+
+#endif
