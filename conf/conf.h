@@ -103,6 +103,7 @@ struct conf_pool {
 	uint64_t connect_timeout_ms;
 	unsigned retries;
 	unsigned streams; /* 0: slots / 4, at least 1 */
+	uint64_t stream_idle_timeout_ms;
 	size_t index;     /* in conf.pools */
 };
 

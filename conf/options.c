@@ -170,6 +170,8 @@ static const struct option pool_options[] = {
 	UINT(POOL, streams, 1, 65535, "auto", RELOAD, "streams",
 	    "How many slots may be held by what is not buffered: WebSocket and other upgrades, event streams, routes "
 	    "with buffer = off. auto: a quarter of the slots, at least one."),
+	TIME(POOL, stream_idle_timeout, 1000, DAY_MS, "1h", RELOAD,
+	    "How long such a stream may be silent in both directions; then it is ended."),
 };
 
 static const struct option route_options[] = {

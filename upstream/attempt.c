@@ -12,12 +12,12 @@
 #include "core/log.h"
 #include "upstream/protocol/protocol.h"
 
-#define OUT_MAX_BYTES (512u << 10)  /* a rebuilt head, or a REQUEST frame's variables */
-#define IN_MAX_BYTES (192u << 10)   /* a response head or frame that is not all there yet */
-#define HEAD_READ_BYTES (16u << 10) /* read at a time until the head is there: content behind it is copied once */
-#define READ_BYTES (256u << 10)
-#define READS_AT_ONCE 8		    /* before the other connections have their turn */
-#define PIECES 8
+#define OUT_MAX_BYTES    (512u << 10) /* a rebuilt head, or a REQUEST frame's variables */
+#define IN_MAX_BYTES     (192u << 10) /* a response head or frame that is not all there yet */
+#define HEAD_READ_BYTES  (16u << 10)  /* read at a time until the head is there: content behind it is copied once */
+#define READ_BYTES       (256u << 10)
+#define READS_AT_ONCE    8 /* before the other connections have their turn */
+#define PIECES           8
 #define STARVED_RETRY_MS 100
 
 enum attempt_state {
@@ -66,10 +66,10 @@ struct attempt {
 	bool ended, end_posted;
 	bool reusable;
 	bool link_connected;
-	bool body_held;	    /* until the head is known to have been read (replay_unread) */
+	bool body_held; /* until the head is known to have been read (replay_unread) */
 	bool sent_any, sent_all;
-	bool given_up;	 /* at the time limit */
-	bool send_failed;   /* the worker does not take any more; it may have answered all the same */
+	bool given_up;    /* at the time limit */
+	bool send_failed; /* the worker does not take any more; it may have answered all the same */
 	bool readable, peer_closed, paused;
 	bool got_byte, got_final, grew, tunnel, is_stream;
 	uint8_t interim;
@@ -104,7 +104,7 @@ static void attempt_decide(struct attempt *a, enum attempt_end how, const char *
 static void attempt_release(struct attempt *a)
 {
 	bool keep = a->ended && a->reusable && a->how == ATTEMPT_WHOLE && a->sent_all && a->in.len == 0 &&
-	    (a->link->pinned || attempt_conf(a)->keepalive);
+	            (a->link->pinned || attempt_conf(a)->keepalive);
 	bool pinned = a->link && a->link->pinned;
 
 	if (keep) {
@@ -584,7 +584,8 @@ static void attempt_start(struct attempt *a)
 	link_use(a->link, attempt_event, a);
 	err = a->protocol->start(a, a->protocol_state);
 	if (err) {
-		attempt_decide(a, err == -E2BIG ? ATTEMPT_TOO_LARGE : ATTEMPT_NO_MEMORY, "request does not fit the worker's protocol");
+		attempt_decide(
+		    a, err == -E2BIG ? ATTEMPT_TOO_LARGE : ATTEMPT_NO_MEMORY, "request does not fit the worker's protocol");
 		return;
 	}
 	if (a->link_connected)
@@ -620,7 +621,7 @@ struct attempt *attempt_new(struct loop *loop, struct slot *slot, struct request
 	sender_init(&a->sender, OUT_MAX_BYTES);
 	buf_init(&a->in, IN_MAX_BYTES);
 	a->body_held = request->body && pool_conf(slot->pool)->replay_unread && slot->address &&
-	    slot->address->addr.any.sa_family == AF_UNIX;
+	               slot->address->addr.any.sa_family == AF_UNIX;
 	if (request->body && !a->body_held)
 		sender_body(&a->sender, request->body, !request->length_known);
 	attempt_start(a);
@@ -799,7 +800,8 @@ int attempt_got_file(struct attempt *a, int *fd, uint64_t offset, uint64_t len)
 	struct stat st;
 
 	*fd = -1;
-	if (fstat(mine, &st) == -1 || !S_ISREG(st.st_mode) || offset > (uint64_t)st.st_size || len > (uint64_t)st.st_size - offset) {
+	if (fstat(mine, &st) == -1 || !S_ISREG(st.st_mode) || offset > (uint64_t)st.st_size ||
+	    len > (uint64_t)st.st_size - offset) {
 		close(mine);
 		return -EPROTO;
 	}

@@ -28,10 +28,10 @@ struct link {
 	void *ctx;
 	uint64_t idle_since_ms;
 	bool want_write;
-	bool pinned;  /* an own worker's slot socket: not to be replaced by a new connect */
-	bool used;    /* served a request before */
-	bool greeted; /* worker protocol: HELLO has come */
-	uint64_t serial; /* worker protocol: of the last request sent */
+	bool pinned;                     /* an own worker's slot socket: not to be replaced by a new connect */
+	bool used;                       /* served a request before */
+	bool greeted;                    /* worker protocol: HELLO has come */
+	uint64_t serial;                 /* worker protocol: of the last request sent */
 	const _Atomic uint64_t *started; /* worker protocol: this slot's line of the started page; NULL else */
 };
 

@@ -17,7 +17,7 @@ struct request {
 	struct body *body;    /* NULL: no content */
 	bool length_known;    /* false: a stream of unknown length, sent in chunks */
 	uint64_t length;      /* bytes */
-	bool streams; /* sent while it comes in: what was sent is dropped, and it cannot be sent twice */
+	bool streams;         /* sent while it comes in: what was sent is dropped, and it cannot be sent twice */
 	bool upgrade;         /* asks for a change of protocol */
 	bool secure;          /* came by TLS */
 	char id[129];         /* X-Request-Id */

@@ -11,8 +11,8 @@
 struct crowd_member {
 	struct crowd_member *next, *prev;
 	uint64_t since_ms; /* began to wait on its peer */
-	uint64_t bytes;	   /* that its peer has sent or taken since */
-	uint8_t where;	   /* enum crowd_list, or 0 */
+	uint64_t bytes;    /* that its peer has sent or taken since */
+	uint8_t where;     /* enum crowd_list, or 0 */
 	/* Ends the connection: told why by a literal. Frees the member. */
 	void (*evict)(struct crowd_member *m, const char *why);
 	/* Memory is short: puts on disk what it can. */

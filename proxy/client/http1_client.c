@@ -15,24 +15,24 @@
 #include "proxy/client/rate.h"
 #include "proxy/serve/exchange.h"
 
-#define READ_BYTES (64u << 10)	  /* of heads, chunks and tunnels, through the loop's scratch */
-#define BODY_BYTES (256u << 10)	  /* of a body with a length, straight into its memory */
-#define TURNS_AT_ONCE 8		  /* reads, before the other connections have their turn */
-#define STEPS_AT_ONCE 32	  /* sends, the same */
-#define OUT_MAX_BYTES (256u << 10) /* a response head, interim ones and a chunk's frame */
-#define PIECES 8
-#define CARE_MS 1000
-#define LINGER_MS 2000 /* for the peer to take our last words (RFC 9112, 9.6) */
+#define READ_BYTES      (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
+#define BODY_BYTES      (256u << 10) /* of a body with a length, straight into its memory */
+#define TURNS_AT_ONCE   8            /* reads, before the other connections have their turn */
+#define STEPS_AT_ONCE   32           /* sends, the same */
+#define OUT_MAX_BYTES   (256u << 10) /* a response head, interim ones and a chunk's frame */
+#define PIECES          8
+#define CARE_MS         1000
+#define LINGER_MS       2000 /* for the peer to take our last words (RFC 9112, 9.6) */
 #define LINE_LOGGED_MAX 256
 
 enum reading {
-	READING_IDLE,	 /* between requests: nothing has come */
+	READING_IDLE, /* between requests: nothing has come */
 	READING_HEAD,
-	READING_LENGTH,	 /* content, of known length */
+	READING_LENGTH,  /* content, of known length */
 	READING_CHUNKED, /* content */
-	READING_HELD,	 /* nothing: the request at hand is whole, or not wanted */
-	READING_TUNNEL,	 /* no HTTP any more */
-	READING_LINGER,	 /* our last words are out; what comes is thrown away */
+	READING_HELD,    /* nothing: the request at hand is whole, or not wanted */
+	READING_TUNNEL,  /* no HTTP any more */
+	READING_LINGER,  /* our last words are out; what comes is thrown away */
 	READING_COUNT,
 };
 
@@ -57,11 +57,11 @@ struct turn {
 	struct rate rate;
 	uint64_t sent_bytes;  /* into the socket, heads included */
 	uint64_t acked_bytes; /* of these, that the peer is known to have, when last looked */
-	uint64_t received_seen; /* of the request's body, when last looked */
-	bool responding;   /* respond was called */
-	bool keep;	   /* the connection serves another request after this one */
-	bool stuck;	   /* the socket was full when last tried */
-	bool starved;	   /* no memory for the body: tried again by the timer */
+	uint64_t active_ms;   /* when something last went either way */
+	bool responding;      /* respond was called */
+	bool keep;            /* the connection serves another request after this one */
+	bool stuck;           /* the socket was full when last tried */
+	bool starved;         /* no memory for the body: tried again by the timer */
 	bool cut;
 	char peer[INET6_ADDRSTRLEN];
 	char local[INET6_ADDRSTRLEN];
@@ -228,7 +228,9 @@ static void address_text(const struct sockaddr *a, char *out, socklen_t size, ui
 
 static bool turn_new(struct http1_client *c)
 {
-	struct exchange_origin origin = { .listen = c->listen, .begun_us = c->head_begun_us, .begun_wall_us = c->head_begun_wall_us };
+	struct exchange_origin origin = {
+		.listen = c->listen, .begun_us = c->head_begun_us, .begun_wall_us = c->head_begun_wall_us
+	};
 	struct turn *t;
 
 	if (!lease_take(&loop_of(c)->lease, sizeof(*t)))
@@ -460,6 +462,7 @@ static bool take_tunnel(struct http1_client *c, struct slice *in)
 	int err = body_append(exchange_request_body(c->turn->exchange), *in);
 
 	*in = (struct slice){ 0 };
+	c->turn->active_ms = now_ms(c);
 	if (err) {
 		client_cut(c, "memory_limit");
 		return false;
@@ -702,14 +705,12 @@ static void client_stuck(struct http1_client *c)
 	if (t->stuck)
 		return;
 	t->stuck = true;
+	rate_begin(&t->rate, now_ms(c), c->listen->min_rate_grace_ms);
+	loop_timer_set(loop_of(c), &c->timer, CARE_MS);
 	if (c->member.where != CROWD_WAITING) {
 		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
 		c->member.since_ms = now_ms(c);
 		c->member.bytes = 0;
-	}
-	if (!timer_is_set(&c->timer)) {
-		rate_begin(&t->rate, now_ms(c), c->listen->min_rate_grace_ms);
-		loop_timer_set(loop_of(c), &c->timer, CARE_MS);
 	}
 }
 
@@ -725,6 +726,8 @@ static bool client_flush(struct http1_client *c)
 		step = sender_step(&t->sender, &sender_socket, &c->fd, &err);
 	c->member.bytes += t->sender.body_sent - before;
 	t->stuck = t->stuck && step == SENDER_FULL;
+	if (step == SENDER_ON || step == SENDER_WAIT)
+		t->active_ms = now_ms(c);
 	if (t->sender.body && t->sender.body_sent != before)
 		exchange_sent(t->exchange, t->sender.cursor.offset);
 	switch (step) {
@@ -801,13 +804,17 @@ static void client_respond(void *ctx)
 		t->keep = false;
 		client_enter(c, READING_HELD);
 	}
-	if (c->cx->draining || (c->listen->keepalive_requests && c->requests >= c->listen->keepalive_requests) || !t->message.keep_alive)
+	if (c->cx->draining || (c->listen->keepalive_requests && c->requests >= c->listen->keepalive_requests) ||
+	    !t->message.keep_alive)
 		t->keep = false;
 	t->responding = true;
+	t->active_ms = now_ms(c);
 	if (write_response(c) != 0) {
 		client_cut(c, "memory_limit");
 		return;
 	}
+	if (exchange_is_stream(t->exchange))
+		loop_timer_set(loop_of(c), &c->timer, exchange_stream_idle_ms(t->exchange));
 	(void)client_flush(c);
 }
 
@@ -844,10 +851,12 @@ static void client_upgraded(void *ctx)
 	c->turn->responding = true;
 	client_enter(c, READING_TUNNEL);
 	c->partial_again = c->partial_len > 0;
+	c->turn->active_ms = now_ms(c);
 	if (write_response(c) != 0) {
 		client_cut(c, "memory_limit");
 		return;
 	}
+	loop_timer_set(loop_of(c), &c->timer, exchange_stream_idle_ms(c->turn->exchange));
 	event_active(&c->ev, EV_READ, 0);
 	(void)client_flush(c);
 }
@@ -884,6 +893,17 @@ static uint64_t newly_acked(struct http1_client *c)
 	return acked;
 }
 
+/* It may be silent for long, but not for ever. */
+static void client_care_for_stream(struct http1_client *c)
+{
+	uint64_t idle_max = exchange_stream_idle_ms(c->turn->exchange), idle = now_ms(c) - c->turn->active_ms;
+
+	if (idle >= idle_max)
+		client_cut(c, "stream_idle_timeout");
+	else
+		loop_timer_set(loop_of(c), &c->timer, idle_max - idle);
+}
+
 /* Every second while the peer is waited for: does it keep to the least rate, and is it slow enough to go to disk? */
 static void client_care(struct http1_client *c)
 {
@@ -891,8 +911,11 @@ static void client_care(struct http1_client *c)
 	bool receiving = c->reading == READING_LENGTH || c->reading == READING_CHUNKED;
 	uint64_t now = now_ms(c);
 
-	if (!receiving && !t->stuck)
+	if (!receiving && !t->stuck) {
+		if (exchange_is_stream(t->exchange))
+			client_care_for_stream(c);
 		return;
+	}
 	loop_timer_set(loop_of(c), &c->timer, CARE_MS);
 	if (t->stuck && c->listen->min_rate > 0)
 		rate_credit(&t->rate, newly_acked(c), now, c->listen->min_rate, c->listen->min_rate_grace_ms);
@@ -944,8 +967,9 @@ static void client_evict(struct crowd_member *m, const char *why)
 {
 	struct http1_client *c = CONTAINER_OF(m, struct http1_client, member);
 	bool waits_for_us = c->reading == READING_HELD;
-	struct slice last = waits_for_us ? SLICE("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n") :
-					   SLICE("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+	struct slice last = waits_for_us
+	                        ? SLICE("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	                        : SLICE("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
 
 	if (c->reading == READING_HEAD && !turn_new(c)) {
 		client_close(c, why);

@@ -11,7 +11,7 @@
 #include "proxy/client/http1_client.h"
 
 #define ACCEPTS_AT_ONCE 64
-#define FULL_RETRY_MS 500
+#define FULL_RETRY_MS   500
 
 struct listener {
 	struct context *cx;
@@ -109,8 +109,8 @@ static void listener_event(evutil_socket_t fd UNUSED, short what UNUSED, void *c
 			return;
 }
 
-int listener_new(struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd,
-    struct listener **ret)
+int listener_new(
+    struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd, struct listener **ret)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 

@@ -12,8 +12,8 @@
 struct listener;
 
 /* Takes *fd, also on failure. Borrows the rest. */
-MUST_USE int listener_new(struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd,
-    struct listener **ret);
+MUST_USE int listener_new(
+    struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd, struct listener **ret);
 
 /* Stops accepting and closes its descriptor; the master keeps the socket. */
 void listener_free(struct listener **l);

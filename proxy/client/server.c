@@ -8,9 +8,9 @@
 #include "proxy/client/listener.h"
 #include "proxy/serve/context.h"
 
-#define CARE_MS 1000
+#define CARE_MS           1000
 #define EVICTIONS_AT_ONCE 64
-#define EVICT_GRACE_MS 1000
+#define EVICT_GRACE_MS    1000
 
 struct server {
 	struct context cx;

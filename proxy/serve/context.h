@@ -18,11 +18,11 @@ struct context {
 	struct loop *loop;
 	struct conf *conf;
 	const struct route_table *routes;
-	struct pool **pools;	   /* by conf_pool.index */
+	struct pool **pools;       /* by conf_pool.index */
 	struct access_log *access; /* NULL: off */
 	struct guard *guard;
 	struct crowd *crowd;
-	uint64_t id_seed;  /* random: request ids are made of it, the thread's number and a count */
+	uint64_t id_seed; /* random: request ids are made of it, the thread's number and a count */
 	uint64_t id_count;
 	bool draining;
 	/* A connection of this thread was closed: there may be a free descriptor, and a drain may be over. */

@@ -9,11 +9,11 @@
 #include "proxy/serve/refusal.h"
 #include "upstream/attempt.h"
 
-#define FLIGHT_BYTES (256u << 10)  /* of a response in memory, while its client takes it as it comes */
-#define STREAM_BYTES (64u << 10)   /* of a stream, in either direction, before its source must wait */
-#define HINTS_MAX 8		   /* 103 responses passed on */
-#define UNREAD_REPLAYS_MAX 32	   /* within queue_timeout: a worker that dies on sight would be tried for ever */
-#define RETRY_AFTER_S 1
+#define FLIGHT_BYTES       (256u << 10) /* of a response in memory, while its client takes it as it comes */
+#define STREAM_BYTES       (64u << 10)  /* of a stream, in either direction, before its source must wait */
+#define HINTS_MAX          8            /* 103 responses passed on */
+#define UNREAD_REPLAYS_MAX 32           /* within queue_timeout: a worker that dies on sight would be tried for ever */
+#define RETRY_AFTER_S      1
 
 enum exchange_state {
 	EXCHANGE_RECEIVING,
@@ -67,9 +67,9 @@ struct exchange {
 	size_t charged;
 	struct mail mail; /* a refusal's way to `respond` */
 	bool mailed, dead;
-	bool open;	  /* dispatched before its request is complete */
-	bool settling;	  /* complete, but the spool still writes what the worker gets as a descriptor */
-	bool given;	  /* respond was called */
+	bool open;     /* dispatched before its request is complete */
+	bool settling; /* complete, but the spool still writes what the worker gets as a descriptor */
+	bool given;    /* respond was called */
 	bool is_stream, is_tunnel, stream_counted, refused, eof, response_over;
 };
 
@@ -106,7 +106,8 @@ static bool exchange_charge(struct exchange *ex)
 	return true;
 }
 
-struct exchange *exchange_new(struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx)
+struct exchange *exchange_new(
+    struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx)
 {
 	struct exchange *ex;
 
@@ -264,7 +265,9 @@ static void response_reset(struct exchange *ex)
 
 static int response_body_new(struct exchange *ex, uint64_t expected)
 {
-	struct body_options o = { .memory_max = FLIGHT_BYTES, .expected = expected, .events = &response_body_events, .ctx = ex };
+	struct body_options o = {
+		.memory_max = FLIGHT_BYTES, .expected = expected, .events = &response_body_events, .ctx = ex
+	};
 
 	return body_new(ex->cx->loop, &o, &ex->response_body);
 }
@@ -415,7 +418,8 @@ static void exchange_dispatch(struct exchange *ex)
 	ex->complete_us = now_us(ex);
 	err = request_build(ex);
 	if (err) {
-		exchange_refuse(ex, err == -ENOMEM ? 503 : 400, err == -ENOMEM ? "memory_limit" : "request cannot be passed on");
+		exchange_refuse(
+		    ex, err == -ENOMEM ? 503 : 400, err == -ENOMEM ? "memory_limit" : "request cannot be passed on");
 		return;
 	}
 	ex->waiter.loop = ex->cx->loop;
@@ -837,6 +841,11 @@ bool exchange_is_refused(const struct exchange *ex)
 bool exchange_is_stream(const struct exchange *ex)
 {
 	return ex->is_stream;
+}
+
+uint64_t exchange_stream_idle_ms(const struct exchange *ex)
+{
+	return pool_of(ex)->stream_idle_timeout_ms;
 }
 
 const struct head *exchange_head(const struct exchange *ex)

@@ -18,13 +18,13 @@ struct exchange;
 
 /* What the client's side hears. Each comes from the loop, never from within a call of its own; each may end in freeing the exchange. */
 struct exchange_events {
-	void (*respond)(void *ctx);			      /* the response may be sent: exchange_response() */
-	void (*progress)(void *ctx);			      /* more of its body, or its end, is there */
+	void (*respond)(void *ctx);                          /* the response may be sent: exchange_response() */
+	void (*progress)(void *ctx);                         /* more of its body, or its end, is there */
 	void (*interim)(void *ctx, const struct head *head); /* 103 */
-	void (*room)(void *ctx);			      /* the request's body takes more again */
-	void (*ready)(void *ctx);			      /* what was cold in the response's body can be sent */
-	void (*upgraded)(void *ctx);			      /* respond was called with a 101; the request's body is open again */
-	void (*cut)(void *ctx);				      /* the rest of the response will not come: it must not look whole */
+	void (*room)(void *ctx);                             /* the request's body takes more again */
+	void (*ready)(void *ctx);                            /* what was cold in the response's body can be sent */
+	void (*upgraded)(void *ctx); /* respond was called with a 101; the request's body is open again */
+	void (*cut)(void *ctx);      /* the rest of the response will not come: it must not look whole */
 };
 
 struct exchange_origin {
@@ -35,7 +35,8 @@ struct exchange_origin {
 };
 
 /* `origin` is copied, what it points to borrowed. NULL without memory. */
-struct exchange *exchange_new(struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx);
+struct exchange *exchange_new(
+    struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx);
 
 /*
  * A request head. Takes h's content. What is wrong with it is answered by `respond`. Afterwards exchange_wants_body() says
@@ -67,8 +68,9 @@ struct body *exchange_response_body(struct exchange *ex); /* its whole or growin
 bool exchange_response_length(const struct exchange *ex, uint64_t *ret);
 bool exchange_is_tunnel(const struct exchange *ex);
 bool exchange_is_refused(const struct exchange *ex);
-/* A stream's pace is its worker's. */
+/* A stream's pace is its worker's; it may be silent for so long. */
 bool exchange_is_stream(const struct exchange *ex);
+uint64_t exchange_stream_idle_ms(const struct exchange *ex);
 const struct head *exchange_head(const struct exchange *ex); /* the request's; empty if none was understood */
 struct slice exchange_id(const struct exchange *ex);
 
