@@ -104,18 +104,21 @@ enum http1_result http1_response(
 
 /* Chunked content (RFC 9112, 7.1). All zero to begin. */
 struct chunked {
-	uint64_t left;       /* bytes of the chunk at hand */
-	uint32_t line_bytes; /* of the size line or trailer section so far */
-	uint8_t state;       /* chunked.c's */
-	uint8_t digits;
-	uint16_t extension_bytes;
+	uint64_t left;             /* bytes of the chunk at hand; 0 until its size line is whole */
+	uint64_t size;             /* of the size line being read */
+	uint64_t extensions_total; /* bytes, over all chunks */
+	uint32_t line_bytes;       /* of the trailer section so far */
 	uint32_t trailer_fields;
-	uint64_t extensions_total; /* over all chunks, bounded too */
+	uint16_t extension_bytes; /* of the chunk at hand */
+	uint8_t digits;
+	uint8_t state; /* chunked.c's */
 };
 
-#define CHUNKED_EXTENSION_MAX  1024        /* bytes, a chunk */
-#define CHUNKED_EXTENSIONS_MAX (64u << 10) /* bytes, a message */
-#define CHUNKED_TRAILER_MAX    (16u << 10) /* bytes, the section */
+#define CHUNKED_DIGITS_MAX         16          /* of a chunk's size, leading zeros included */
+#define CHUNKED_EXTENSION_MAX      1024        /* bytes, a chunk, its ';' included */
+#define CHUNKED_EXTENSIONS_MAX     (64u << 10) /* bytes, a message */
+#define CHUNKED_TRAILER_MAX        (16u << 10) /* bytes, the section */
+#define CHUNKED_TRAILER_FIELDS_MAX 100
 
 /*
  * Decodes as far as the next piece of content: *in moves on. HTTP1_MORE with a non-empty *ret_data: content, call again;
