@@ -99,8 +99,8 @@ void pool_cancel(struct pool *p, struct waiter *w);
 void pool_release(struct slot *slot);
 
 /*
- * Others' workers: a connect to the slot's socket was refused (ECONNREFUSED, ENOENT, ...). Gives the slot back and rests all slots of that
- * socket for a backoff (50 ms, doubling to 1 s, up to a quarter more by jitter), after which one slot tries. Meanwhile what is
+ * Others' workers: a connect to the slot's socket was refused (ECONNREFUSED, ENOENT, ...). Gives the slot back and rests all
+ * slots of that socket for a backoff (50 ms, doubling to 1 s, up to a quarter more by jitter), after which one slot tries. Meanwhile what is
  * released for that socket becomes ABSENT, also with a kept link. slot->link must be NULL. Call on the slot's thread; its wheel
  * carries the timer. May grant nothing.
  */
@@ -108,7 +108,7 @@ void pool_release(struct slot *slot);
 #define POOL_BACKOFF_MAX_MS 1000
 void pool_socket_down(struct slot *slot, struct loop *loop);
 
-/* After every connect that was taken; costs one load while the socket is up. The slot stays BUSY; the rest of its socket comes back. */
+/* After every connect that was taken; costs one load while the socket is up. The slot stays BUSY; the others come back. */
 void pool_socket_up(struct slot *slot);
 
 /*

@@ -9,7 +9,8 @@
 
 /*
  * Four threads fight for two slots: they come, cancel, release with and without a kept link, as their random numbers say, until
- * a million grants are done (a tenth with sanitizers, and with own workers' slots, which are lost and attached anew). At any moment a slot is one thread's; at the end all are FREE and nobody waits.
+ * a million grants are done (a tenth with sanitizers, and of own workers' slots, which are lost and attached anew). At any
+ * moment a slot is one thread's; at the end all are FREE and nobody waits.
  */
 #define THREADS  4
 #define SLOTS    2
