@@ -1,0 +1,47 @@
+#!/bin/sh
+# Makes ./configure. With --deps it first installs, on Debian and its kin, the packages that forebay is built, run and
+# tested with; with --deps-all also those of `make lint`, `make fuzz` and the clang builds.
+set -e
+cd "$(dirname "$0")"
+
+build="gcc make libc6-dev autoconf automake pkgconf xz-utils libevent-dev libinih-dev libsystemd-dev libcmocka-dev"
+tests="python3 python3-pytest python3-pytest-xdist python3-django python3-websockets gunicorn python3-gunicorn curl wrk
+	procps systemd mandoc"
+more="clang clang-format clang-tidy cppcheck gcovr"
+
+as_root()
+{
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+install_packages()
+{
+	if ! command -v apt-get >/dev/null; then
+		echo "$0: no apt-get here: install by hand what these Debian packages hold:" $* >&2
+		exit 1
+	fi
+	as_root apt-get update
+	# A service that a package brings along has no business starting on a build machine; nothing here asks anything.
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $* </dev/null
+}
+
+case "$1" in
+"") ;;
+--deps) install_packages $build $tests ;;
+--deps-all) install_packages $build $tests $more ;;
+*)
+	echo "usage: $0 [--deps | --deps-all]" >&2
+	exit 1
+	;;
+esac
+
+mkdir -p build-aux/m4
+autoreconf --install
+# configure takes anything named core for a crash's and would tidy it away; here it is a folder.
+sed 's/rm -f core /rm -f /' configure >configure.new
+cat configure.new >configure
+rm configure.new
