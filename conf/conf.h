@@ -104,7 +104,7 @@ struct conf_pool {
 	unsigned retries;
 	unsigned streams; /* 0: slots / 4, at least 1 */
 	uint64_t stream_idle_timeout_ms;
-	size_t index;     /* in conf.pools */
+	size_t index; /* in conf.pools */
 };
 
 struct conf_route {

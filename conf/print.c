@@ -157,7 +157,7 @@ void conf_print_options_mdoc(FILE *out)
 		size_t count;
 		const struct option *options = options_of((enum option_section)s, &count);
 
-		fprintf(out, ".Ss %s\n", section_form((enum option_section)s));
+		fprintf(out, ".Ss %s section\n", section_form((enum option_section)s));
 		print_roff(out, slice_str(section_help((enum option_section)s)));
 		fputs(".Bl -tag -width Ds\n", out);
 		for (size_t i = 0; i < count; i++)
