@@ -113,8 +113,9 @@ class Process:
 class Forebay(Process):
     """The daemon under test, by a configuration file or by other arguments."""
 
-    def __init__(self, work, argv, address, name="forebay", ready=True, env=None, **kw):
+    def __init__(self, work, argv, address, name="forebay", ready=True, env=None, log_elsewhere=False, **kw):
         self.address = address
+        self.log_elsewhere = log_elsewhere  # its words do not come to standard error
         self.expected = {0}  # exit statuses that are no failure at the end of the test
         self.access_path = work.path(name + ".access")
         super().__init__(work, name, [FOREBAY] + argv, env=env, **kw)
@@ -122,9 +123,12 @@ class Forebay(Process):
             self.wait_ready()
 
     def wait_ready(self):
+        if not self.log_elsewhere:
+            self.wait_log(" ready: listening on ")
+            return
+
         def accepts():
-            ended = self.popen.poll() is not None
-            assert not ended, f"forebay ended with {self.popen.returncode}:\n{self.log()}"
+            assert self.running(), f"forebay ended with {self.popen.returncode}:\n{self.log()}"
             try:
                 client.Client(self.address).close()
                 return self.front() is not None
@@ -291,9 +295,10 @@ class Work:
         sections.update(more or {})
         return self.write(name + ".ini", ini(sections)), address
 
-    def forebay(self, pool=None, name="forebay", ready=True, env=None, pass_fds=(), **kw):
+    def forebay(self, pool=None, name="forebay", ready=True, env=None, **kw):
         path, address = self.config(pool, name=name, **kw)
-        return Forebay(self, ["-c", path], address, name=name, ready=ready, env=env, pass_fds=pass_fds)
+        elsewhere = (kw.get("forebay") or {}).get("log", "stderr") != "stderr"
+        return Forebay(self, ["-c", path], address, name=name, ready=ready, env=env, log_elsewhere=elsewhere)
 
     def forebay_run(self, args, address, name="forebay", ready=True, **kw):
         return Forebay(self, args, address, name=name, ready=ready, **kw)

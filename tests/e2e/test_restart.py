@@ -262,7 +262,7 @@ def test_nobody_gets_anothers_answer_from_own_workers_when_the_front_is_killed(w
     before = [site.connect() for _ in range(count)]
     after = []
     try:
-        in_work(site, before, lambda i: message("GET", f"/echo?sleep=1&id={i}", [("X-Id", i)]))
+        in_work(site, before, lambda i: message("GET", f"/sleep?ms=1500&id={i}", [("X-Id", i)]))
         old = crash_front(site)
         wait_new_front(site, old)
         for round_ in range(3):
@@ -273,7 +273,7 @@ def test_nobody_gets_anothers_answer_from_own_workers_when_the_front_is_killed(w
                 c.send(message("GET", f"/echo?id={c.ident}", [("X-Id", c.ident)]))
             for c in fresh:
                 r = c.response()
-                assert r.status == 200 and f"id={c.ident}".encode() in r.body, f"{c.ident}: {r.body[:300]!r}"
+                assert r.status == 200 and f"id={c.ident}\n".encode() in r.body, f"{c.ident}: {r.body[:300]!r}"
     finally:
         for c in before + after:
             c.close()
