@@ -63,7 +63,8 @@ static struct conf *load(const char *file)
 	buf_init(&errors, ERRORS_MAX);
 	if (conf_load(file, &errors, &conf) != 0 && errors.len == 0)
 		fprintf(stderr, "%s: it cannot be read: no memory\n", file);
-	fwrite(errors.ptr, 1, errors.len, stderr);
+	if (errors.len > 0)
+		fwrite(errors.ptr, 1, errors.len, stderr);
 	buf_done(&errors);
 	return conf;
 }

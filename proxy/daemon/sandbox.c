@@ -21,11 +21,22 @@
 #define KEPT (1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_KILL | 1u << CAP_NET_BIND_SERVICE | 1u << CAP_DAC_READ_SEARCH)
 static_assert(CAP_NET_BIND_SERVICE < 32 && CAP_DAC_READ_SEARCH < 32, "all in the first word");
 
+/* A service manager may have given the master one for the ports below 1024, in a way that goes through exec. */
+static bool drop_all(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	return syscall(SYS_capset, &header, none) == 0;
+}
+
 bool sandbox_front(void)
 {
 	static const struct rlimit none = { 0, 0 };
 	bool ok = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 
+	ok = drop_all() && ok;
 	ok = (STAYS_DUMPABLE || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) && ok;
 	return setrlimit(RLIMIT_CORE, &none) == 0 && ok;
 }

@@ -8,7 +8,7 @@
 #include "core/base.h"
 
 /*
- * The front: nothing it execs gains privileges, nobody of the same user reads its memory, it leaves no core. False: the kernel refused one of these
+ * The front: it has no capability, nothing it execs gains privileges, nobody of the same user reads its memory, it leaves no core. False: the kernel refused one of these
  * (it then goes on without).
  */
 bool sandbox_front(void);
