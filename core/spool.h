@@ -8,6 +8,7 @@
 #define FOREBAY_CORE_SPOOL_H
 
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "core/mailbox.h"
 
@@ -39,9 +40,18 @@ struct extent {
 MUST_USE int spool_extent_take(struct spool *s, struct extent *ret);
 void spool_extent_give(struct spool *s, const struct extent *e);
 
-/* A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. */
+/*
+ * A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. -EMFILE when
+ * own_files_max exist. A spool thread closes it, since that can take a disk's time: until then file and bytes count.
+ */
 MUST_USE int spool_file_take(struct spool *s, int *ret_fd);
 void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes);
+
+/* A second, read-only open of an own file, with its own offset; *ret_fd is yours. */
+MUST_USE int spool_file_reopen(struct spool *s, int fd, int *ret_fd);
+
+/* Takes *fd, any regular file's, and has a spool thread close it. */
+void spool_close(struct spool *s, int *fd);
 /* Bytes about to be written to an own file. 0 or -ENOSPC. */
 MUST_USE int spool_file_charge(struct spool *s, uint64_t bytes);
 
@@ -53,8 +63,9 @@ struct spool_job {
 	struct mailbox *reply;
 	int fd;
 	off_t offset;
-	void *data; /* NULL with SPOOL_READ: read in (readahead into the page cache) only */
-	size_t len;
+	struct iovec *iov; /* what is written; used up. SPOOL_READ has none: it reads into the page cache only */
+	int iov_count;
+	size_t len; /* bytes; of a write: what iov holds together */
 	enum { SPOOL_READ, SPOOL_WRITE } what;
 	int result; /* 0: all of it, or -errno; a short read is -EIO */
 	void (*done)(struct spool_job *job);
@@ -63,7 +74,11 @@ struct spool_job {
 void spool_submit(struct spool *s, struct spool_job *job);
 
 struct spool_figures {
-	uint64_t bytes, extents, own_files, jobs, errors;
+	uint64_t bytes;     /* held, of limit_bytes */
+	uint64_t extents;   /* in use */
+	uint64_t own_files; /* not yet closed */
+	uint64_t jobs;      /* waiting or at work */
+	uint64_t errors;    /* jobs that failed, ever */
 };
 void spool_figures(struct spool *s, struct spool_figures *ret);
 

@@ -1,0 +1,234 @@
+/*
+ * body_spill: what of a body goes to the spool, and when.
+ * Blocks stay readable in memory until a spool thread has said that they are written; then the list has a place on disk instead.
+ */
+#include "core/body_store.h"
+
+#define WORTH_BYTES     (4u << 10) /* of memory: less is not worth a write */
+#define OWN_WRITE_BYTES (1u << 20)
+
+/* Starting */
+
+/* Chooses the own file where there is one, or should and can be one. 0 or -errno. */
+static int choose_file(struct body *b)
+{
+	struct spool *spool = b->loop->spool;
+	uint64_t large = spool_own_file_bytes(spool);
+	int err;
+
+	if (b->own_fd != -1 || b->own_refused)
+		return 0;
+	if (!b->options.own_file && b->options.expected <= large && b->appended <= large)
+		return 0;
+	err = spool_file_take(spool, &b->own_fd);
+	if (err != -EMFILE && err != -ENFILE)
+		return err;
+	b->own_refused = true;
+	return 0;
+}
+
+/* More than may stay in memory, or asked for. An open tail is left to grow, unless it was asked for. */
+static bool wants_write(const struct body *b, const struct segment *seg)
+{
+	if (seg->at < b->spill_to)
+		return true;
+	return b->memory_unwritten > b->options.memory_max && seg != body_open_tail(b);
+}
+
+/* Collects neighbouring blocks from b->unwritten on, into write.iov. */
+static void collect(struct body *b, uint64_t bytes_max)
+{
+	struct body_write *w = &b->write;
+	struct segment *seg = b->unwritten;
+
+	w->first = seg;
+	w->bytes = 0;
+	w->job.iov_count = 0;
+	while (seg && seg->kind == SEGMENT_MEMORY && w->job.iov_count < BODY_WRITE_PIECES) {
+		if (w->bytes + seg->len > bytes_max || (seg == body_open_tail(b) && seg->at >= b->spill_to))
+			break;
+		w->iov[w->job.iov_count++] = (struct iovec){ seg->block.ptr, (size_t)seg->len };
+		w->bytes += seg->len;
+		w->last = seg;
+		seg = TAILQ_NEXT(seg, link);
+	}
+}
+
+/* Room for `first` in the extent of the segment before it, so that a trickle does not cost an extent a drop. */
+static struct segment *extent_before(const struct segment *first)
+{
+	struct segment *before = TAILQ_PREV(first, segment_list, link);
+
+	if (!before || before->kind != SEGMENT_EXTENT || before->len + first->len > SPOOL_EXTENT_BYTES)
+		return NULL;
+	return before;
+}
+
+static int place_in_own_file(struct body *b)
+{
+	struct body_write *w = &b->write;
+	int err;
+
+	w->own = true;
+	w->into = NULL;
+	collect(b, OWN_WRITE_BYTES);
+	err = spool_file_charge(b->loop->spool, w->bytes);
+	if (err)
+		return err;
+	b->own_charged += w->bytes;
+	w->job.fd = b->own_fd;
+	w->job.offset = (off_t)w->first->at;
+	return 0;
+}
+
+static int place_in_extent(struct body *b)
+{
+	struct body_write *w = &b->write;
+	uint64_t used = 0;
+	int err;
+
+	w->own = false;
+	w->into = extent_before(b->unwritten);
+	if (w->into) {
+		w->extent = w->into->extent;
+		used = w->into->len;
+	} else {
+		err = spool_extent_take(b->loop->spool, &w->extent);
+		if (err)
+			return err;
+	}
+	collect(b, SPOOL_EXTENT_BYTES - used);
+	w->job.fd = w->extent.fd;
+	w->job.offset = w->extent.offset + (off_t)used;
+	return 0;
+}
+
+/* Sets or clears `writing` for all that the write is about. */
+static void mark(struct body *b, bool writing)
+{
+	struct body_write *w = &b->write;
+
+	if (w->into)
+		w->into->writing = writing;
+	for (struct segment *seg = w->first; seg != TAILQ_NEXT(w->last, link); seg = TAILQ_NEXT(seg, link)) {
+		seg->writing = writing;
+		if (writing)
+			b->memory_unwritten -= seg->block.size;
+		else
+			b->memory_unwritten += seg->block.size;
+	}
+}
+
+static void on_written(struct spool_job *job);
+
+static void submit(struct body *b)
+{
+	struct body_write *w = &b->write;
+
+	assert(w->job.iov_count > 0);
+	mark(b, true);
+	b->unwritten = body_first_unwritten(TAILQ_NEXT(w->last, link));
+	b->spooled = true;
+	w->busy = true;
+	w->job.reply = &b->loop->mailbox;
+	w->job.iov = w->iov;
+	w->job.len = (size_t)w->bytes;
+	w->job.what = SPOOL_WRITE;
+	w->job.done = on_written;
+	b->loop->awaited++;
+	spool_submit(b->loop->spool, &w->job);
+}
+
+void body_write_on(struct body *b)
+{
+	int err;
+
+	if (b->write.busy || b->failure || b->freed || b->options.memory_only || !b->loop->spool)
+		return;
+	if (!b->unwritten || !wants_write(b, b->unwritten))
+		return;
+	err = choose_file(b);
+	if (!err)
+		err = b->own_fd != -1 ? place_in_own_file(b) : place_in_extent(b);
+	if (err)
+		body_fail(b, err);
+	else
+		submit(b);
+}
+
+void body_spill(struct body *b)
+{
+	if (b->memory_unwritten < WORTH_BYTES)
+		return;
+	b->spill_to = b->appended;
+	body_write_on(b);
+}
+
+/* Ending */
+
+/* The segment that stands for what was written: one that grows, or the first of the run. */
+static struct segment *place_of(const struct body_write *w)
+{
+	struct segment *before = TAILQ_PREV(w->first, segment_list, link);
+
+	if (w->into)
+		return w->into;
+	return w->own && before && before->kind == SEGMENT_OWN ? before : w->first;
+}
+
+/* Puts the place on disk where the blocks were, and frees these. */
+static void replace_blocks(struct body *b)
+{
+	struct body_write *w = &b->write;
+	struct segment *place = place_of(w), *end = TAILQ_NEXT(w->last, link), *next;
+
+	if (w->into)
+		w->into->writing = false;
+	for (struct segment *seg = w->first; seg != end; seg = next) {
+		next = TAILQ_NEXT(seg, link);
+		body_block_free(b, seg);
+		seg->writing = false;
+		seg->kind = SEGMENT_OWN; /* holds nothing any more */
+		if (seg != place)
+			body_segment_remove(b, seg);
+	}
+	if (place != w->first) {
+		place->len += w->bytes;
+		return;
+	}
+	place->len = w->bytes;
+	if (!w->own) {
+		place->kind = SEGMENT_EXTENT;
+		place->extent = w->extent;
+	}
+}
+
+/* The blocks stay what they were: the body is useless, but its reader's pieces are still there. */
+static void give_up_write(struct body *b)
+{
+	struct body_write *w = &b->write;
+
+	mark(b, false);
+	b->unwritten = w->first;
+	if (!w->own && !w->into)
+		spool_extent_give(b->loop->spool, &w->extent);
+}
+
+/* May free the body. */
+static void on_written(struct spool_job *job)
+{
+	struct body *b = CONTAINER_OF(job, struct body, write.job);
+
+	b->loop->awaited--;
+	b->write.busy = false;
+	if (job->result < 0 || b->freed)
+		give_up_write(b);
+	else
+		replace_blocks(b);
+	if (!b->freed && job->result < 0)
+		body_fail(b, job->result);
+	body_trim(b);
+	body_write_on(b);
+	body_note(b, b->write.busy ? 0 : NEWS_SETTLED);
+	body_tell(b);
+}
