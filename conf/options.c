@@ -7,6 +7,8 @@
 #define STRUCT_POOL    struct conf_pool
 #define STRUCT_ROUTE   struct conf_route
 
+/* The arguments are names and initializers, which parentheses would break. NOLINTBEGIN(bugprone-macro-parentheses) */
+
 /* The field's offset; does not compile for a field of another type. */
 #define FIELD(section, field, ctype)                                                                                           \
 	(offsetof(STRUCT_##section, field) + 0 * sizeof(char[_Generic(((STRUCT_##section *)0)->field, ctype : 1)]))
@@ -37,6 +39,8 @@
 	ROW(section, #field, PATH, when, char *, field, .words = list, .initial = value, .help = text)
 #define LIST(section, name, type, ctype, field, count, when, text)                                                             \
 	ROW(section, name, type, when, ctype *, field, .count_offset = FIELD(section, count, size_t), .help = text)
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define SECOND_MS ((uint64_t)1000)
 #define MINUTE_MS (60 * SECOND_MS)

@@ -257,13 +257,14 @@ static void *list_of(const struct option *o, void *target)
 static void *list_room(const struct option *o, void *target, size_t size)
 {
 	size_t count = *count_of(o, target);
-	void *list = list_of(o, target);
+	void *list = list_of(o, target), *larger;
 
 	/* At a power of two it is full. */
 	if ((count & (count - 1)) == 0) {
-		list = reallocarray(list, count ? count * 2 : 1, size);
-		if (!list)
+		larger = reallocarray(list, count ? count * 2 : 1, size);
+		if (!larger)
 			return NULL;
+		list = larger;
 		memcpy(field_of(o, target), &list, sizeof(list));
 	}
 	return (char *)list + count * size;

@@ -498,19 +498,19 @@ static void all_errors_are_told_in_the_order_of_lines(void **state UNUSED)
 static const struct {
 	struct slice text;
 	const char *host, *path; /* NULL: refused */
-	const char *why;
+	const char *why;         /* a part of it */
 } patterns[] = {
-	{ SLICE_INIT("*"), "*", "", NULL },
-	{ SLICE_INIT("*/"), "*", "", NULL },
-	{ SLICE_INIT("*/a"), "*", "/a", NULL },
-	{ SLICE_INIT("Example.ORG/A/b/"), "example.org", "/A/b", NULL },
-	{ SLICE_INIT("*.Example.org/"), "*.example.org", "", NULL },
-	{ SLICE_INIT("localhost"), "localhost", "", NULL },
-	{ SLICE_INIT("127.0.0.1/x"), "127.0.0.1", "/x", NULL },
-	{ SLICE_INIT("[::1]/x"), "[::1]", "/x", NULL },
-	{ SLICE_INIT("[FE80::1]"), "[fe80::1]", "", NULL },
-	{ SLICE_INIT("xn--mnchen-3ya.de"), "xn--mnchen-3ya.de", "", NULL },
-	{ SLICE_INIT("a/..b/.c/%2e"), "a", "/..b/.c/%2e", NULL },
+	{ SLICE_INIT("*"), "*", "", "" },
+	{ SLICE_INIT("*/"), "*", "", "" },
+	{ SLICE_INIT("*/a"), "*", "/a", "" },
+	{ SLICE_INIT("Example.ORG/A/b/"), "example.org", "/A/b", "" },
+	{ SLICE_INIT("*.Example.org/"), "*.example.org", "", "" },
+	{ SLICE_INIT("localhost"), "localhost", "", "" },
+	{ SLICE_INIT("127.0.0.1/x"), "127.0.0.1", "/x", "" },
+	{ SLICE_INIT("[::1]/x"), "[::1]", "/x", "" },
+	{ SLICE_INIT("[FE80::1]"), "[fe80::1]", "", "" },
+	{ SLICE_INIT("xn--mnchen-3ya.de"), "xn--mnchen-3ya.de", "", "" },
+	{ SLICE_INIT("a/..b/.c/%2e"), "a", "/..b/.c/%2e", "" },
 	{ SLICE_INIT("/"), NULL, NULL, "a host before" },
 	{ SLICE_INIT("/a"), NULL, NULL, "a host before" },
 	{ SLICE_INIT("a.*"), NULL, NULL, "* alone" },
@@ -552,7 +552,8 @@ static void a_pattern_is_taken_or_refused(void **state UNUSED)
 			fail_msg("row %zu: %d %s", i, err, why ? why : "");
 		if (err == -EINVAL && (!strstr(why, patterns[i].why) || r.host))
 			fail_msg("row %zu: %s", i, why);
-		if (err == 0 && (strcmp(r.host, patterns[i].host) != 0 || strcmp(r.path, patterns[i].path) != 0))
+		if (err == 0 && (!slice_eq(slice_str(r.host), slice_str(patterns[i].host)) ||
+		                    !slice_eq(slice_str(r.path), slice_str(patterns[i].path))))
 			fail_msg("row %zu: %s %s", i, r.host, r.path);
 		free(r.host);
 		free(r.path);
