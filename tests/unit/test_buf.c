@@ -1,0 +1,130 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "core/buf.h"
+
+static void assert_content(const struct buf *b, struct slice expected)
+{
+	assert_true(slice_eq(buf_slice(b), expected));
+}
+
+static void what_is_added_is_there(void **state UNUSED)
+{
+	struct buf b;
+
+	buf_init(&b, 1000);
+	buf_add(&b, SLICE("a\0b"));
+	buf_add(&b, slice_of(NULL, 0));
+	buf_char(&b, ' ');
+	buf_u64(&b, 0);
+	buf_char(&b, ' ');
+	buf_u64(&b, UINT64_MAX);
+	buf_printf(&b, " %s=%d", "x", -1);
+	assert_content(&b, SLICE("a\0b 0 18446744073709551615 x=-1"));
+	assert_false(b.failed);
+	buf_done(&b);
+	buf_done(&b);
+	assert_null(b.ptr);
+}
+
+static void a_buf_fills_to_its_maximum_and_no_further(void **state UNUSED)
+{
+	static const size_t maxima[] = { 1, 3, 255, 256, 257, 1000, 65536, 100000 };
+
+	for (size_t i = 0; i < ARRAY_LEN(maxima); i++) {
+		struct buf b;
+
+		buf_init(&b, maxima[i]);
+		for (size_t n = 0; n < maxima[i]; n++)
+			buf_char(&b, 'x');
+		if (b.failed || b.len != maxima[i] || b.size != maxima[i])
+			fail_msg("row %zu: %zu of %zu", i, b.len, b.size);
+		buf_char(&b, 'y');
+		if (!b.failed || b.len != maxima[i])
+			fail_msg("row %zu: more than the maximum", i);
+		buf_done(&b);
+	}
+}
+
+static void what_does_not_fit_is_not_there_at_all(void **state UNUSED)
+{
+	struct buf b;
+
+	buf_init(&b, 10);
+	buf_add(&b, SLICE("123456"));
+	buf_add(&b, SLICE("12345"));
+	assert_true(b.failed);
+	assert_content(&b, SLICE("123456"));
+	buf_printf(&b, "%s", "12345");
+	assert_content(&b, SLICE("123456"));
+	buf_add(&b, SLICE("7890")); /* sticky, though this one fits */
+	assert_true(b.failed);
+	assert_content(&b, SLICE("1234567890"));
+	assert_null(buf_room(&b, SIZE_MAX));
+	buf_clear(&b);
+	assert_false(b.failed);
+	assert_int_equal(b.len, 0);
+	buf_printf(&b, "%s", "1234567890"); /* printf's NUL costs nothing */
+	assert_false(b.failed);
+	assert_content(&b, SLICE("1234567890"));
+	buf_done(&b);
+}
+
+static void a_maximum_of_nothing_takes_nothing(void **state UNUSED)
+{
+	struct buf b;
+
+	buf_init(&b, 0);
+	assert_non_null(buf_room(&b, 0));
+	buf_add(&b, SLICE(""));
+	assert_false(b.failed);
+	buf_char(&b, 'x');
+	assert_true(b.failed);
+	buf_done(&b);
+}
+
+static void a_long_text_is_printed_whole(void **state UNUSED)
+{
+	char text[2000];
+	struct buf b;
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	buf_init(&b, 3000);
+	buf_printf(&b, "%s!", text);
+	assert_int_equal(b.len, sizeof(text));
+	assert_int_equal(b.ptr[b.len - 1], '!');
+	buf_done(&b);
+}
+
+static void room_is_written_to_in_place(void **state UNUSED)
+{
+	struct buf b;
+	char *room;
+
+	buf_init(&b, 5000);
+	room = buf_room(&b, 5000);
+	assert_non_null(room);
+	memset(room, 'x', 5000);
+	b.len += 5000;
+	assert_null(buf_room(&b, 1));
+	buf_done(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_added_is_there),
+		cmocka_unit_test(a_buf_fills_to_its_maximum_and_no_further),
+		cmocka_unit_test(what_does_not_fit_is_not_there_at_all),
+		cmocka_unit_test(a_maximum_of_nothing_takes_nothing),
+		cmocka_unit_test(a_long_text_is_printed_whole),
+		cmocka_unit_test(room_is_written_to_in_place),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
