@@ -30,7 +30,7 @@ enum channel_type {
 	/* from the front */
 	CHANNEL_ADOPTED,
 	CHANNEL_REFUSED, /* the text says why; the front ends */
-	CHANNEL_TICK,    /* about every half second */
+	CHANNEL_TICK,    /* the figures, and each thread's sign of life */
 	CHANNEL_DRAINED,
 	CHANNEL_TYPE_COUNT,
 };
@@ -44,6 +44,7 @@ struct channel_message {
 			uint64_t memory_bytes;
 			uint64_t log_ring_bytes;
 			uint32_t threads;
+			uint32_t tick_ms; /* between two of CHANNEL_TICK */
 			uint32_t connections;
 			uint32_t own_files; /* spool files at once */
 			uint32_t log_level; /* enum log_level */

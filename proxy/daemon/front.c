@@ -1,30 +1,20 @@
 #include "proxy/daemon/front.h"
 
 #include <fcntl.h>
-#include <pthread.h>
+#include <event2/event_struct.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/buf.h"
 #include "core/log.h"
-#include "core/spool.h"
-#include "proxy/client/guard.h"
 #include "proxy/daemon/channel.h"
+#include "proxy/daemon/crew.h"
 #include "proxy/daemon/sandbox.h"
-#include "proxy/daemon/spooldir.h"
-#include "proxy/observe/access_log.h"
 #include "proxy/observe/logger.h"
-#include "proxy/serve/route.h"
-#include "proxy/client/server.h"
-#include "upstream/link.h"
-#include "upstream/supervisor.h"
 
-#define TICK_MS      500
 #define LOG_FLUSH_MS 1000
 #define QUEUE_MAX    1024 /* messages to the master */
 #define ERRORS_MAX   (64u << 10)
@@ -50,49 +40,20 @@ static const unsigned may_follow[] = {
 };
 static_assert(ARRAY_LEN(may_follow) == FRONT_STATE_COUNT, "a row for each state");
 
-struct front_thread {
-	struct front *front;
-	struct loop *loop;
-	struct server *server;
-	struct access_log *access;
-	pthread_t thread;
-	bool runs;
-	/* from the main thread to this one */
-	struct mail drain, end;
-	/* and back */
-	struct mail drained;
-};
-
-/* A pool's started page, mapped. */
-struct front_page {
-	const char *bytes;
-	size_t len;
-	unsigned slots;
-};
-
 struct front {
 	enum front_state state;
 	int status; /* to exit with */
 	struct event_base *base;
 	struct event tick;
-	struct mailbox mailbox; /* the main thread's */
 	struct channel *channel;
-	struct channel_message limits;
-	struct conf *conf;
-	struct route_table *routes;
+	struct channel_message limits; /* threads 0: not come yet */
 	struct logger *logger;
-	struct budget budget;
 	int spool_dir;
-	struct spool *spool;
-	struct guard *guard;
-	struct pool **pools;
-	struct front_page *pages;
-	size_t pool_count;
-	struct front_thread *threads;
-	unsigned thread_count, undrained;
-	uint64_t id_seed;
+	struct conf *conf;
+	struct crew *crew;
 };
 
+/* The only writer of f->state. */
 static void enter(struct front *f, enum front_state next)
 {
 	assert(may_follow[f->state] & TO(next));
@@ -101,7 +62,7 @@ static void enter(struct front *f, enum front_state next)
 		event_base_loopbreak(f->base);
 }
 
-/* The main thread's end: what is there is taken down in front_main. */
+/* What is there is taken down by front_main. */
 static void end(struct front *f, int status)
 {
 	if (f->state == FRONT_ENDING)
@@ -135,174 +96,18 @@ static void broken(struct front *f, const char *what)
 	end(f, 1);
 }
 
-/* ---- the event threads' side ---- */
-
-static void on_server_drained(void *ctx)
-{
-	struct front_thread *t = ctx;
-
-	mailbox_post(&t->front->mailbox, &t->drained);
-}
-
-static void deliver_drain(struct mail *m)
-{
-	struct front_thread *t = CONTAINER_OF(m, struct front_thread, drain);
-
-	server_drain(t->server, on_server_drained, t);
-}
-
-static void deliver_end(struct mail *m)
-{
-	struct front_thread *t = CONTAINER_OF(m, struct front_thread, end);
-
-	server_cut(t->server);
-	loop_stop(t->loop);
-}
-
-static void *thread_main(void *ctx)
-{
-	struct front_thread *t = ctx;
-	char name[16];
-
-	snprintf(name, sizeof(name), "loop-%u", t->loop->index);
-	prctl(PR_SET_NAME, name, 0, 0, 0);
-	logger_here(t->front->logger, t->loop->index);
-	loop_run(t->loop);
-	return NULL;
-}
-
-/* ---- building ---- */
-
-static void deliver_drained(struct mail *m)
-{
-	struct front_thread *t = CONTAINER_OF(m, struct front_thread, drained);
-	struct front *f = t->front;
-	struct channel_message message = { .type = CHANNEL_DRAINED };
-
-	f->undrained--;
-	if (f->undrained > 0 || f->state != FRONT_DRAINING)
-		return;
-	enter(f, FRONT_DRAINED);
-	if (channel_send(f->channel, &message, NULL) != 0)
-		end(f, 1);
-}
-
-static int build_spool(struct front *f)
-{
-	const struct spool_options o = {
-		.dir_fd = f->spool_dir,
-		.limit_bytes = f->conf->daemon.spool_limit,
-		.own_file_bytes = f->conf->daemon.spool_own_file,
-		.own_files_max = f->limits.u.limits.own_files,
-		.threads = f->conf->daemon.spool_threads,
-	};
-	int err = spooldir_check(f->spool_dir);
-
-	return err ? err : spool_new(&o, &f->spool);
-}
-
-static int build_pools(struct front *f)
-{
-	int err = 0;
-
-	f->pools = calloc(MAX(f->conf->pool_count, 1), sizeof(*f->pools));
-	f->pages = calloc(MAX(f->conf->pool_count, 1), sizeof(*f->pages));
-	if (!f->pools || !f->pages)
-		return -ENOMEM;
-	for (; !err && f->pool_count < f->conf->pool_count; f->pool_count += !err)
-		err = pool_new(&f->conf->pools[f->pool_count], &link_pool_links, &clock_real, &f->pools[f->pool_count]);
-	return err;
-}
-
-static int build_thread(struct front *f, unsigned i)
-{
-	struct front_thread *t = &f->threads[i];
-	struct server_options o = {
-		.conf = f->conf,
-		.routes = f->routes,
-		.pools = f->pools,
-		.guard = f->guard,
-		.id_seed = f->id_seed,
-	};
-	int err;
-
-	t->front = f;
-	t->drain.deliver = deliver_drain;
-	t->end.deliver = deliver_end;
-	t->drained.deliver = deliver_drained;
-	err = loop_new(i, &clock_real, &f->budget, f->spool, &t->loop);
-	if (!err)
-		err = access_log_new(logger_channel(f->logger, i), f->conf->daemon.access_format, &t->access);
-	o.loop = t->loop;
-	o.access = strcmp(f->conf->daemon.access_log, "off") == 0 ? NULL : t->access;
-	return err ? err : server_new(&o, &t->server);
-}
-
-static int build_threads(struct front *f)
-{
-	int err = 0;
-
-	for (unsigned i = 0; !err && i < f->thread_count; i++)
-		err = build_thread(f, i);
-	return err;
-}
-
-static int build_seed(struct front *f)
-{
-	return getrandom(&f->id_seed, sizeof(f->id_seed), 0) == sizeof(f->id_seed) ? 0 : -EIO;
-}
-
-static int build_routes(struct front *f)
-{
-	return route_table_new(f->conf, &f->routes);
-}
-
-static int build_guard(struct front *f)
-{
-	return guard_new(f->limits.u.limits.connections, &f->guard);
-}
-
-/* In this order; each stands on those before it. */
-static const struct build_step {
-	const char *what;
-	int (*build)(struct front *f);
-} build_steps[] = {
-	{ "random numbers", build_seed },
-	{ "routes", build_routes },
-	{ "guard", build_guard },
-	{ "spool directory", build_spool },
-	{ "pools", build_pools },
-	{ "event threads", build_threads },
-};
-
-static void build(struct front *f)
-{
-	budget_init(&f->budget, f->limits.u.limits.memory_bytes);
-	for (size_t i = 0; i < ARRAY_LEN(build_steps); i++) {
-		int err = build_steps[i].build(f);
-
-		if (err) {
-			refuse_errno(f, build_steps[i].what, err);
-			return;
-		}
-	}
-	enter(f, FRONT_BUILT);
-}
-
 /* ---- what the master says ---- */
 
 static void take_limits(struct front *f, const struct channel_message *m, int *fd UNUSED)
 {
 	int err;
 
-	if (f->threads || m->u.limits.threads == 0 || m->u.limits.threads > CHANNEL_THREADS_MAX) {
+	if (f->logger || m->u.limits.threads == 0 || m->u.limits.threads > CHANNEL_THREADS_MAX) {
 		broken(f, "limits");
 		return;
 	}
 	f->limits = *m;
-	f->thread_count = m->u.limits.threads;
-	f->threads = calloc(f->thread_count, sizeof(*f->threads));
-	err = f->threads ? logger_new(f->thread_count, m->u.limits.log_ring_bytes, &f->logger) : -ENOMEM;
+	err = logger_new(m->u.limits.threads, m->u.limits.log_ring_bytes, &f->logger);
 	if (err) {
 		refuse_errno(f, "log thread", err);
 		return;
@@ -350,6 +155,41 @@ static int read_conf(int fd, struct buf *text)
 	return 0;
 }
 
+static void on_drained(void *ctx)
+{
+	struct front *f = ctx;
+	struct channel_message m = { .type = CHANNEL_DRAINED };
+
+	if (f->state != FRONT_DRAINING)
+		return; /* told to end meanwhile */
+	enter(f, FRONT_DRAINED);
+	if (channel_send(f->channel, &m, NULL) != 0)
+		end(f, 1);
+}
+
+static void build(struct front *f)
+{
+	const struct crew_options o = {
+		.base = f->base,
+		.conf = f->conf,
+		.logger = f->logger,
+		.spool_dir = f->spool_dir,
+		.threads = f->limits.u.limits.threads,
+		.connections = f->limits.u.limits.connections,
+		.own_files = f->limits.u.limits.own_files,
+		.memory_bytes = f->limits.u.limits.memory_bytes,
+		.drained = on_drained,
+		.ctx = f,
+	};
+	const char *what;
+	int err = crew_new(&o, &f->crew, &what);
+
+	if (err)
+		refuse_errno(f, what, err);
+	else
+		enter(f, FRONT_BUILT);
+}
+
 static void take_conf(struct front *f, const struct channel_message *m, int *fd)
 {
 	struct buf text, errors;
@@ -376,37 +216,21 @@ static void take_conf(struct front *f, const struct channel_message *m, int *fd)
 
 static void take_listener(struct front *f, const struct channel_message *m, int *fd)
 {
-	const struct conf_listen *listen;
 	int err;
 
-	if (f->state != FRONT_BUILT || m->u.listener.thread >= f->thread_count ||
-	    m->u.listener.listen >= f->conf->listen_count ||
-	    m->u.listener.address >= f->conf->listens[m->u.listener.listen].address_count) {
+	if (f->state != FRONT_BUILT) {
 		broken(f, "listener");
 		return;
 	}
-	listen = &f->conf->listens[m->u.listener.listen];
-	err = server_listen(f->threads[m->u.listener.thread].server, listen, &listen->addresses[m->u.listener.address], fd);
+	err = crew_listen(f->crew, m->u.listener.thread, m->u.listener.listen, m->u.listener.address, fd);
 	if (err)
 		refuse_errno(f, "listener", err);
 }
 
-static int start_threads(struct front *f)
-{
-	int err = 0;
-
-	for (unsigned i = 0; !err && i < f->thread_count; i++) {
-		struct front_thread *t = &f->threads[i];
-
-		err = -pthread_create(&t->thread, NULL, thread_main, t);
-		t->runs = !err;
-	}
-	return err;
-}
-
 static void take_go(struct front *f, const struct channel_message *m UNUSED, int *fd UNUSED)
 {
-	const struct timeval every = { .tv_usec = TICK_MS * 1000 };
+	const uint32_t tick_ms = f->limits.u.limits.tick_ms;
+	const struct timeval every = { tick_ms / 1000, (tick_ms % 1000) * 1000 };
 	struct channel_message adopted = { .type = CHANNEL_ADOPTED };
 	int err;
 
@@ -414,7 +238,7 @@ static void take_go(struct front *f, const struct channel_message *m UNUSED, int
 		broken(f, "go");
 		return;
 	}
-	err = start_threads(f);
+	err = crew_start(f->crew);
 	if (!err)
 		err = channel_send(f->channel, &adopted, NULL);
 	if (!err && event_add(&f->tick, &every))
@@ -427,47 +251,23 @@ static void take_go(struct front *f, const struct channel_message *m UNUSED, int
 
 static void take_page(struct front *f, const struct channel_message *m, int *fd)
 {
-	struct front_page *page;
-	struct stat st;
-	void *bytes;
+	int err = f->state < FRONT_SERVING ? -EINVAL : crew_page(f->crew, m->u.page.pool, m->u.page.slots, *fd);
 
-	if (f->state < FRONT_SERVING || m->u.page.pool >= f->pool_count || f->pages[m->u.page.pool].bytes ||
-	    fstat(*fd, &st) == -1 || st.st_size < (off_t)m->u.page.slots * STARTED_LINE_BYTES) {
-		broken(f, "page");
-		return;
+	if (err) {
+		log_error("event=page_lost error=\"%s\"", strerror(-err));
+		end(f, 1);
 	}
-	page = &f->pages[m->u.page.pool];
-	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, *fd, 0);
-	if (bytes == MAP_FAILED) {
-		broken(f, "page");
-		return;
-	}
-	*page = (struct front_page){ .bytes = bytes, .len = (size_t)st.st_size, .slots = m->u.page.slots };
 }
 
 static void take_slot(struct front *f, const struct channel_message *m, int *fd)
 {
-	const struct front_page *page;
-	const _Atomic uint64_t *started;
-	struct link *link;
-	int err;
+	int err = f->state < FRONT_SERVING ? -EINVAL : crew_slot(f->crew, m->u.slot.pool, m->u.slot.slot, m->u.slot.pid, fd);
 
-	if (f->state < FRONT_SERVING || m->u.slot.pool >= f->pool_count || m->u.slot.slot >= f->pages[m->u.slot.pool].slots) {
+	if (err == -EINVAL)
 		broken(f, "slot");
-		return;
-	}
-	page = &f->pages[m->u.slot.pool];
-	started = (const void *)(page->bytes + (size_t)m->u.slot.slot * STARTED_LINE_BYTES);
-	/* Serials go on above all that an earlier front has used. */
-	err = link_wrap(fd, started, (uint64_t)clock_wall_us(&clock_real), &link);
-	if (err) {
-		/* The worker sees the end of its socket and asks for another. */
-		log_error("event=slot_lost pool=%s slot=%" PRIu32 " error=\"%s\"", pool_conf(f->pools[m->u.slot.pool])->name,
-		    m->u.slot.slot, strerror(-err));
-		return;
-	}
-	pool_attach(
-	    f->pools[m->u.slot.pool], m->u.slot.slot, link, f->threads[m->u.slot.slot % f->thread_count].loop, m->u.slot.pid);
+	else if (err) /* the worker sees the end of its socket, and asks for another */
+		log_error("event=slot_lost pool=%" PRIu32 " slot=%" PRIu32 " error=\"%s\"", m->u.slot.pool, m->u.slot.slot,
+		    strerror(-err));
 }
 
 static void take_drain(struct front *f, const struct channel_message *m UNUSED, int *fd UNUSED)
@@ -477,9 +277,7 @@ static void take_drain(struct front *f, const struct channel_message *m UNUSED, 
 		return;
 	}
 	enter(f, FRONT_DRAINING);
-	f->undrained = f->thread_count;
-	for (unsigned i = 0; i < f->thread_count; i++)
-		mailbox_post(&f->threads[i].loop->mailbox, &f->threads[i].drain);
+	crew_drain(f->crew);
 }
 
 static void on_message(void *ctx, const struct channel_message *m, int *fd)
@@ -512,38 +310,23 @@ static void on_ended(void *ctx, int err)
 	end(f, err ? 1 : 0);
 }
 
+static const struct channel_events channel_events = { on_message, on_ended };
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct front *f = ctx;
-	struct channel_message m = { .type = CHANNEL_TICK };
-	struct spool_figures spool;
+	struct channel_message m;
 
 	if (channel_waiting(f->channel) > 0)
 		return; /* the master is behind: newer figures will do */
-	for (unsigned i = 0; i < f->thread_count; i++) {
-		m.u.tick.ticks[i] = atomic_load_explicit(&f->threads[i].loop->ticks, memory_order_relaxed);
-		m.u.tick.stalls += atomic_load_explicit(&f->threads[i].loop->stalls, memory_order_relaxed);
-	}
-	for (size_t i = 0; i < f->pool_count; i++) {
-		struct pool_figures p;
-
-		pool_figures(f->pools[i], &p);
-		m.u.tick.queued += p.queued;
-		m.u.tick.busy += p.busy + p.granted;
-		m.u.tick.slots += p.slots;
-	}
-	spool_figures(f->spool, &spool);
-	m.u.tick.spool_bytes = spool.bytes;
-	m.u.tick.memory_bytes = atomic_load_explicit(&f->budget.leased, memory_order_relaxed);
-	m.u.tick.log_dropped = logger_dropped(f->logger);
-	m.u.tick.connections = guard_connections(f->guard);
+	crew_figures(f->crew, &m);
 	if (channel_send(f->channel, &m, NULL) != 0)
 		log_error("event=tick_lost");
 }
 
 /* ---- from the first to the last ---- */
 
-/* What cannot be blocked by a thread's own fault stays as it is, for the sanitizers' reports. */
+/* But those that a thread's own fault raises, for the sanitizers' reports. */
 static void block_signals(void)
 {
 	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP };
@@ -557,88 +340,40 @@ static void block_signals(void)
 
 static int set_up(struct front *f)
 {
-	static const struct channel_events events = { on_message, on_ended };
-	int fd = FRONT_CHANNEL_FD, err;
+	int fd = FRONT_CHANNEL_FD;
 
-	*f = (struct front){ .spool_dir = -1, .mailbox.fd = -1, .status = 1 };
+	*f = (struct front){ .spool_dir = -1, .status = 1 };
 	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 	f->base = event_base_new();
 	if (!f->base || event_assign(&f->tick, f->base, -1, EV_PERSIST, on_tick, f))
 		return -ENOMEM;
-	err = mailbox_init(&f->mailbox, f->base);
-	return err ? err : channel_new(f->base, &fd, CHANNEL_FRONT, QUEUE_MAX, &events, f, &f->channel);
+	return channel_new(f->base, &fd, CHANNEL_FRONT, QUEUE_MAX, &channel_events, f, &f->channel);
 }
 
-/* Ends the event threads: what clients have left is cut. */
-static void join_threads(struct front *f)
+/* The threads that log are gone: what is said from here on goes to standard error. */
+static void end_logger(struct front *f)
 {
-	for (unsigned i = 0; i < f->thread_count; i++)
-		if (f->threads[i].runs)
-			mailbox_post(&f->threads[i].loop->mailbox, &f->threads[i].end);
-	for (unsigned i = 0; i < f->thread_count; i++)
-		if (f->threads[i].runs)
-			pthread_join(f->threads[i].thread, NULL);
-}
-
-/* Requests that are still at workers hold slots and more: then the kernel takes all of it back at once. */
-static bool is_at_rest(const struct front *f)
-{
-	struct pool_figures p;
-
-	for (size_t i = 0; i < f->pool_count; i++) {
-		pool_figures(f->pools[i], &p);
-		if (p.granted + p.busy + p.queued > 0)
-			return false;
-	}
-	return true;
-}
-
-static void free_threads(struct front *f)
-{
-	for (unsigned i = 0; i < f->thread_count; i++)
-		server_free(&f->threads[i].server);
-	for (size_t i = 0; i < f->pool_count; i++)
-		pool_free(&f->pools[i]);
-	for (unsigned i = 0; i < f->thread_count; i++) {
-		access_log_free(&f->threads[i].access);
-		loop_free(&f->threads[i].loop);
-	}
-}
-
-static void free_rest(struct front *f)
-{
-	for (size_t i = 0; i < f->pool_count; i++)
-		if (f->pages[i].bytes)
-			munmap((void *)(uintptr_t)f->pages[i].bytes, f->pages[i].len);
-	free(f->pages);
-	free(f->pools);
-	free(f->threads);
-	spool_free(&f->spool);
-	guard_free(&f->guard);
-	route_table_free(&f->routes);
-	conf_drop(&f->conf);
-	if (f->spool_dir != -1)
-		close(f->spool_dir);
+	log_setup("front", LOG_LEVEL_ERROR, NULL, NULL);
+	logger_free(&f->logger, LOG_FLUSH_MS);
 }
 
 static void take_down(struct front *f)
 {
-	bool at_rest;
-
-	join_threads(f);
-	at_rest = is_at_rest(f);
-	log_setup("front", LOG_LEVEL_ERROR, NULL, NULL);
-	if (!at_rest) {
-		logger_free(&f->logger, LOG_FLUSH_MS);
+	if (f->crew)
+		crew_end(f->crew);
+	/* Requests that are still at workers hold slots and more: the kernel takes all of it back at once. */
+	if (f->crew && !crew_is_at_rest(f->crew)) {
+		end_logger(f);
 		_exit(f->status);
 	}
-	free_threads(f);
-	logger_free(&f->logger, LOG_FLUSH_MS);
-	free_rest(f);
+	crew_free(&f->crew);
+	end_logger(f);
+	conf_drop(&f->conf);
+	if (f->spool_dir != -1)
+		close(f->spool_dir);
 	channel_free(&f->channel);
 	if (event_initialized(&f->tick))
 		event_del(&f->tick);
-	mailbox_done(&f->mailbox);
 	if (f->base)
 		event_base_free(f->base);
 }

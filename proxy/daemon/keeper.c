@@ -148,6 +148,7 @@ static int send_all(struct keeper *k)
 			.memory_bytes = l->memory_bytes,
 			.log_ring_bytes = LIMITS_LOG_RING_BYTES,
 			.threads = l->threads,
+			.tick_ms = k->o.tick_ms,
 			.connections = l->connections,
 			.own_files = l->own_files,
 			.log_level = k->o.conf->daemon.log_level,

@@ -44,6 +44,7 @@ struct keeper_options {
 	const struct keeper_log *logs; /* by enum logger_to; read for each front */
 	const struct spawn_user *user; /* NULL: as the master */
 	int spool_dir;
+	unsigned tick_ms; /* between the front's signs of life */
 };
 
 MUST_USE int keeper_new(const struct keeper_options *o, const struct keeper_events *events, void *ctx, struct keeper **ret);

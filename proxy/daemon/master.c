@@ -22,6 +22,8 @@
 #include "upstream/supervisor.h"
 
 #define STATUS_EVERY_MS 2000
+#define TICK_MOST_MS    500
+#define TICK_LEAST_MS   100  /* the event threads show a sign of life no more often */
 #define END_TIMEOUT_MS  5000 /* for workers, once no request is left; from then on SIGKILL */
 
 enum master_state {
@@ -401,6 +403,14 @@ static void unwatch(struct master *m)
 
 /* ---- from the first to the last ---- */
 
+/* Twice for each word to the service manager, which is two for each time that it waits. */
+static unsigned tick_ms(const struct master *m)
+{
+	uint64_t quarter_ms = m->notify.watchdog_us / 4000;
+
+	return m->notify.watchdog_us ? (unsigned)MAX(TICK_LEAST_MS, MIN(quarter_ms, TICK_MOST_MS)) : TICK_MOST_MS;
+}
+
 static int new_keeper(struct master *m)
 {
 	const struct keeper_options o = {
@@ -412,6 +422,7 @@ static int new_keeper(struct master *m)
 		.logs = m->ground.outputs,
 		.user = m->ground.user,
 		.spool_dir = m->ground.spool_dir,
+		.tick_ms = tick_ms(m),
 	};
 
 	return keeper_new(&o, &keeper_events, m, &m->keeper);

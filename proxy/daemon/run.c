@@ -84,7 +84,7 @@ static void compose_demo(const struct run_options *o, const struct run_place *pl
 	} tries[] = {
 		{ "", "/", "the list of pages" },
 		{ "", "/echo?any=thing", "what reached the worker" },
-		{ "--data-binary @FILE ", "/upload", "taken in whole before a worker sees it; how much came" },
+		{ "--data-binary @/bin/sh ", "/upload", "taken in whole before a worker sees it; how much came" },
 		{ "-o /dev/null --limit-rate 100K ", "/big?bytes=10000000", "the worker is free long before you have it all" },
 		{ "", "/sleep?ms=1000", "holds a worker for a second" },
 		{ "", "/crash", "a worker crashes, and is replaced" },
