@@ -372,7 +372,8 @@ static int request_build(struct exchange *ex)
 	if (err)
 		return err;
 	snprintf(r->id, sizeof(r->id), "%.*s", SLICE_ARG(head_get(&r->head, FIELD_X_REQUEST_ID)));
-	(void)forward_client_address(&ex->head, &ex->origin.client, ex->conf, r->remote_addr, sizeof(r->remote_addr));
+	err = forward_client_address(&ex->head, &ex->origin.client, ex->conf, r->remote_addr, sizeof(r->remote_addr));
+	assert(!err);
 	r->remote_port = ex->origin.client.peer_port;
 	snprintf(r->server_addr, sizeof(r->server_addr), "%s", ex->origin.client.server_address);
 	r->server_port = ex->origin.client.server_port;
