@@ -1,0 +1,516 @@
+#include "proxy/serve/forward.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "core/buf.h"
+#include "core/fields.h"
+
+#define TEXT_MAX    (1u << 20) /* bytes of one composed value */
+#define OWN_TEXT    1024       /* bytes that forebay adds to a head, about */
+#define OWN_FIELDS  12
+#define START_BYTES 40
+
+/* What becomes of a field that is passed through; all else is kept. */
+enum rule {
+	KEEP,
+	DROP,      /* hop-by-hop, or written afresh from what the caller knows */
+	UNTRUSTED, /* tells of the client: written afresh */
+};
+
+static const uint8_t request_rules[FIELD_ID_COUNT] = {
+	[FIELD_CONNECTION] = DROP,
+	[FIELD_CONTENT_LENGTH] = DROP,
+	[FIELD_EXPECT] = DROP,
+	[FIELD_FORWARDED] = UNTRUSTED,
+	[FIELD_HOST] = DROP,
+	[FIELD_HTTP2_SETTINGS] = DROP,
+	[FIELD_KEEP_ALIVE] = DROP,
+	[FIELD_PROXY] = DROP, /* HTTP_PROXY names a proxy to many a library */
+	[FIELD_PROXY_AUTHENTICATE] = DROP,
+	[FIELD_PROXY_AUTHORIZATION] = DROP,
+	[FIELD_PROXY_CONNECTION] = DROP,
+	[FIELD_TE] = DROP,
+	[FIELD_TRAILER] = DROP,
+	[FIELD_TRANSFER_ENCODING] = DROP,
+	[FIELD_UPGRADE] = DROP,
+	[FIELD_VIA] = DROP, /* continued */
+	[FIELD_X_FORWARDED_FOR] = UNTRUSTED,
+	[FIELD_X_FORWARDED_HOST] = UNTRUSTED,
+	[FIELD_X_FORWARDED_PROTO] = UNTRUSTED,
+	[FIELD_X_REQUEST_ID] = UNTRUSTED,
+	[FIELD_X_REQUEST_START] = UNTRUSTED,
+};
+
+static const uint8_t response_rules[FIELD_ID_COUNT] = {
+	[FIELD_CONNECTION] = DROP,
+	[FIELD_CONTENT_LENGTH] = DROP,
+	[FIELD_HTTP2_SETTINGS] = DROP,
+	[FIELD_KEEP_ALIVE] = DROP,
+	[FIELD_PROXY_AUTHENTICATE] = DROP,
+	[FIELD_PROXY_AUTHORIZATION] = DROP,
+	[FIELD_PROXY_CONNECTION] = DROP,
+	[FIELD_TE] = DROP,
+	[FIELD_TRAILER] = DROP,
+	[FIELD_TRANSFER_ENCODING] = DROP,
+	[FIELD_UPGRADE] = DROP,
+	[FIELD_X_ACCEL_BUFFERING] = DROP,
+};
+
+/* The elements of Connection, found once: fields that are named by one are not passed on (RFC 9110, 7.6.1). */
+struct options {
+	struct slice list[FORWARD_OPTIONS_MAX];
+	size_t count;
+	bool overflow; /* there are more */
+};
+
+static void options_find(const struct head *in, struct options *ret)
+{
+	struct slice value, element;
+
+	ret->count = 0;
+	ret->overflow = false;
+	for (int i = head_find(in, FIELD_CONNECTION, 0); i >= 0; i = head_find(in, FIELD_CONNECTION, (unsigned)i + 1)) {
+		value = head_value(in, (unsigned)i);
+		while (slice_next_element(&value, &element)) {
+			if (ret->count == ARRAY_LEN(ret->list)) {
+				ret->overflow = true;
+				return;
+			}
+			ret->list[ret->count++] = element;
+		}
+	}
+}
+
+static bool options_name(const struct options *o, const struct head *in, struct slice name)
+{
+	if (o->overflow)
+		return head_has_element(in, FIELD_CONNECTION, name);
+	for (size_t i = 0; i < o->count; i++)
+		if (slice_eq_nocase(o->list[i], name))
+			return true;
+	return false;
+}
+
+/* A head in the making. The first error sticks. */
+struct build {
+	const struct head *in;
+	struct head *out;
+	struct buf text; /* of the value being composed */
+	struct options options;
+	int err;
+};
+
+static int build_start(struct build *b, const struct head *in, struct head *out)
+{
+	*b = (struct build){ .in = in, .out = out };
+	buf_init(&b->text, TEXT_MAX);
+	options_find(in, &b->options);
+	out->version = 11;
+	return head_reserve(out, in->text_len + OWN_TEXT, in->field_count + OWN_FIELDS);
+}
+
+static int build_end(struct build *b)
+{
+	buf_done(&b->text);
+	if (b->err)
+		head_done(b->out);
+	return b->err;
+}
+
+static void add(struct build *b, struct slice name, struct slice value)
+{
+	if (!b->err)
+		b->err = head_add(b->out, name, value);
+}
+
+static void put(struct build *b, struct slice text, struct span *ret)
+{
+	if (!b->err)
+		b->err = head_put(b->out, text, ret);
+}
+
+/* Adds what was composed in b->text. */
+static void add_text(struct build *b, struct slice name)
+{
+	if (b->text.failed)
+		b->err = b->err ? b->err : -ENOMEM;
+	else
+		add(b, name, buf_slice(&b->text));
+}
+
+static void add_u64(struct build *b, struct slice name, uint64_t n)
+{
+	buf_clear(&b->text);
+	buf_u64(&b->text, n);
+	add_text(b, name);
+}
+
+/* b->text: all values of this field as one list, with a comma behind if there are any. */
+static void text_list(struct build *b, enum field_id id, bool wanted)
+{
+	buf_clear(&b->text);
+	if (!wanted)
+		return;
+	for (int i = head_find(b->in, id, 0); i >= 0; i = head_find(b->in, id, (unsigned)i + 1)) {
+		struct slice value = head_value(b->in, (unsigned)i);
+
+		if (value.len == 0)
+			continue;
+		buf_add(&b->text, value);
+		buf_add(&b->text, SLICE(", "));
+	}
+}
+
+static void keep_field(struct build *b, unsigned i)
+{
+	add(b, head_name(b->in, i), head_value(b->in, i));
+}
+
+/* The only value of this field, or an empty slice. */
+static struct slice only_value(const struct head *in, enum field_id id)
+{
+	int i = head_find(in, id, 0);
+
+	if (i < 0 || head_find(in, id, (unsigned)i + 1) >= 0)
+		return slice_of("", 0);
+	return head_value(in, (unsigned)i);
+}
+
+/* Requests. */
+
+static bool starts_nocase(struct slice s, struct slice prefix)
+{
+	return s.len >= prefix.len && slice_eq_nocase(slice_of(s.ptr, prefix.len), prefix);
+}
+
+/* Those without an id. */
+static enum rule rule_by_name(struct slice name)
+{
+	if (memchr(name.ptr, '_', name.len))
+		return DROP;
+	if (starts_nocase(name, SLICE("X-Forwarded-")) || slice_eq_nocase(name, SLICE("X-Real-IP")))
+		return UNTRUSTED;
+	return slice_eq_nocase(name, SLICE("Proxy-Authentication-Info")) ? DROP : KEEP;
+}
+
+static void pass_request_fields(struct build *b, bool trusted)
+{
+	for (unsigned i = 0; i < b->in->field_count; i++) {
+		enum field_id id = b->in->fields[i].id;
+		struct slice name = head_name(b->in, i);
+		enum rule rule = id == FIELD_OTHER ? rule_by_name(name) : request_rules[id];
+
+		/* of what has an id, the trusted ones are continued or checked further down */
+		if (rule == UNTRUSTED && id == FIELD_OTHER && trusted)
+			rule = KEEP;
+		if (rule == KEEP && !options_name(&b->options, b->in, name))
+			keep_field(b, i);
+	}
+}
+
+/* The target stays as it was received, but in origin-form; an empty path of an absolute-form is "/" (RFC 9112, 3.2.1). */
+static void put_target(struct build *b)
+{
+	const struct head *in = b->in;
+	struct head *out = b->out;
+	struct slice path = head_text(in, in->path);
+	struct span mark;
+
+	put(b, path.len > 0 ? path : SLICE("/"), &out->path);
+	out->target = out->path;
+	out->has_query = in->has_query;
+	if (!in->has_query)
+		return;
+	put(b, SLICE("?"), &mark);
+	put(b, head_text(in, in->query), &out->query);
+	out->target.len += 1 + out->query.len; /* what is put lies behind what was put before */
+}
+
+static void put_control(struct build *b)
+{
+	b->out->method = b->in->method;
+	put(b, head_text(b->in, b->in->method_text), &b->out->method_text);
+	put(b, head_text(b->in, b->in->scheme), &b->out->scheme);
+	put(b, head_text(b->in, b->in->authority), &b->out->authority);
+	put_target(b);
+}
+
+static void add_request_framing(struct build *b, const struct forward_request *r)
+{
+	enum method m = b->in->method;
+
+	if (r->chunked)
+		add(b, SLICE("Transfer-Encoding"), SLICE("chunked"));
+	else if (r->has_body_length)
+		add_u64(b, SLICE("Content-Length"), r->body_length);
+	else if (m == METHOD_POST || m == METHOD_PUT || m == METHOD_PATCH)
+		add(b, SLICE("Content-Length"), SLICE("0")); /* RFC 9110, 8.6 */
+}
+
+/* All Upgrade fields as one; false if there is none. */
+static bool add_upgrade(struct build *b)
+{
+	text_list(b, FIELD_UPGRADE, true);
+	if (b->text.len < 2)
+		return false;
+	b->text.len -= 2; /* the comma */
+	add_text(b, SLICE("Upgrade"));
+	return true;
+}
+
+static void add_request_connection(struct build *b, const struct forward_request *r)
+{
+	if (r->upgrade && add_upgrade(b))
+		add(b, SLICE("Connection"), SLICE("upgrade"));
+	else
+		add(b, SLICE("Connection"), r->keepalive ? SLICE("keep-alive") : SLICE("close"));
+}
+
+static void add_via(struct build *b)
+{
+	text_list(b, FIELD_VIA, true);
+	buf_printf(&b->text, "%u.%u forebay", b->in->version / 10, b->in->version % 10);
+	add_text(b, SLICE("Via"));
+}
+
+/* A Unix socket has no address to add. */
+static void add_forwarded_for(struct build *b, const struct forward_request *r, bool trusted)
+{
+	struct slice peer = forward_peer_address(r->client);
+
+	text_list(b, FIELD_X_FORWARDED_FOR, trusted);
+	if (peer.len > 0)
+		buf_add(&b->text, peer);
+	else if (b->text.len > 0)
+		b->text.len -= 2; /* the comma */
+	if (b->text.len > 0 || b->text.failed)
+		add_text(b, SLICE("X-Forwarded-For"));
+}
+
+/* A token as it is, all else as a quoted string (RFC 7239, 4). */
+static void text_value(struct build *b, struct slice value)
+{
+	if (slice_is_token(value)) {
+		buf_add(&b->text, value);
+		return;
+	}
+	buf_char(&b->text, '"');
+	for (size_t i = 0; i < value.len; i++) {
+		if (value.ptr[i] == '"' || value.ptr[i] == '\\')
+			buf_char(&b->text, '\\');
+		buf_char(&b->text, value.ptr[i]);
+	}
+	buf_char(&b->text, '"');
+}
+
+/* RFC 7239, 6. */
+static void text_node(struct build *b, struct slice address)
+{
+	if (address.len == 0)
+		buf_add(&b->text, SLICE("unknown"));
+	else if (memchr(address.ptr, ':', address.len))
+		buf_printf(&b->text, "\"[%.*s]\"", SLICE_ARG(address));
+	else
+		buf_add(&b->text, address);
+}
+
+static struct slice scheme_of(const struct forward_request *r)
+{
+	return r->client->secure ? SLICE("https") : SLICE("http");
+}
+
+static void add_forwarded(struct build *b, const struct forward_request *r, bool trusted)
+{
+	struct slice authority = head_text(b->in, b->in->authority);
+
+	text_list(b, FIELD_FORWARDED, trusted);
+	buf_add(&b->text, SLICE("for="));
+	text_node(b, forward_peer_address(r->client));
+	if (authority.len > 0) {
+		buf_add(&b->text, SLICE(";host="));
+		text_value(b, authority);
+	}
+	buf_add(&b->text, SLICE(";proto="));
+	buf_add(&b->text, scheme_of(r));
+	add_text(b, SLICE("Forwarded"));
+}
+
+static void add_forwarded_proto(struct build *b, const struct forward_request *r, bool trusted)
+{
+	struct slice said = only_value(b->in, FIELD_X_FORWARDED_PROTO);
+
+	if (trusted && (slice_eq_nocase(said, SLICE("https")) || slice_eq_nocase(said, SLICE("http"))))
+		add(b, SLICE("X-Forwarded-Proto"), said);
+	else
+		add(b, SLICE("X-Forwarded-Proto"), scheme_of(r));
+}
+
+static void add_forwarded_host(struct build *b, bool trusted)
+{
+	struct slice said = only_value(b->in, FIELD_X_FORWARDED_HOST), authority = head_text(b->in, b->in->authority);
+
+	if (trusted && field_host_ok(said))
+		add(b, SLICE("X-Forwarded-Host"), said);
+	else if (authority.len > 0)
+		add(b, SLICE("X-Forwarded-Host"), authority);
+}
+
+static bool is_id_byte(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+}
+
+static bool is_request_id(struct slice id)
+{
+	for (size_t i = 0; i < id.len; i++)
+		if (!is_id_byte(id.ptr[i]))
+			return false;
+	return id.len > 0 && id.len <= FORWARD_ID_MAX;
+}
+
+static void add_request_id(struct build *b, const struct forward_request *r, bool trusted)
+{
+	struct slice said = only_value(b->in, FIELD_X_REQUEST_ID);
+
+	add(b, SLICE("X-Request-Id"), trusted && is_request_id(said) ? said : slice_str(r->request_id_new));
+}
+
+/* "t=1700000000.123", "1700000000123": digits and at most one dot. */
+static bool is_request_start(struct slice s)
+{
+	unsigned dots = 0, digits = 0;
+
+	if (slice_starts(s, SLICE("t=")))
+		s = slice_of(s.ptr + 2, s.len - 2);
+	for (size_t i = 0; i < s.len; i++) {
+		if (s.ptr[i] == '.')
+			dots++;
+		else if (s.ptr[i] >= '0' && s.ptr[i] <= '9')
+			digits++;
+		else
+			return false;
+	}
+	return digits > 0 && dots <= 1 && s.len <= START_BYTES;
+}
+
+static void add_request_start(struct build *b, const struct forward_request *r, bool trusted)
+{
+	struct slice said = only_value(b->in, FIELD_X_REQUEST_START);
+
+	if (trusted && is_request_start(said)) {
+		add(b, SLICE("X-Request-Start"), said);
+		return;
+	}
+	buf_clear(&b->text);
+	buf_printf(&b->text, "t=%" PRId64 ".%06" PRId64, r->complete_wall_us / 1000000, r->complete_wall_us % 1000000);
+	add_text(b, SLICE("X-Request-Start"));
+}
+
+int forward_request_head(const struct head *in, const struct forward_request *r, struct head *ret)
+{
+	bool trusted = forward_is_trusted(r->client, r->conf);
+	struct build b;
+
+	b.err = build_start(&b, in, ret);
+	if (b.options.overflow)
+		b.err = -EINVAL;
+	put_control(&b);
+	add(&b, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
+	pass_request_fields(&b, trusted);
+	add_request_framing(&b, r);
+	add_request_connection(&b, r);
+	add_via(&b);
+	add_forwarded_for(&b, r, trusted);
+	add_forwarded_proto(&b, r, trusted);
+	add_forwarded_host(&b, trusted);
+	add_forwarded(&b, r, trusted);
+	add_request_id(&b, r, trusted);
+	add_request_start(&b, r, trusted);
+	return build_end(&b);
+}
+
+/* Responses. */
+
+static void pass_response_fields(struct build *b, const struct forward_response *r)
+{
+	for (unsigned i = 0; i < b->in->field_count; i++) {
+		enum field_id id = b->in->fields[i].id;
+		struct slice name = head_name(b->in, i);
+
+		if (response_rules[id] == DROP || options_name(&b->options, b->in, name))
+			continue;
+		if (id == FIELD_X_REQUEST_ID && r->request_id.len > 0)
+			continue;
+		if (id == FIELD_OTHER && slice_eq_nocase(name, SLICE("Proxy-Authentication-Info")))
+			continue;
+		keep_field(b, i);
+	}
+}
+
+static void add_response_framing(struct build *b, const struct forward_response *r)
+{
+	if (b->in->status < 200 || b->in->status == 204) /* RFC 9110, 8.6; RFC 9112, 6.1 */
+		return;
+	if (r->chunked)
+		add(b, SLICE("Transfer-Encoding"), SLICE("chunked"));
+	else if (r->has_length)
+		add_u64(b, SLICE("Content-Length"), r->length);
+}
+
+static void add_response_connection(struct build *b, const struct forward_response *r)
+{
+	bool upgrade = (r->upgrade || b->in->status == 426) && r->client_version == 11 && add_upgrade(b);
+
+	if (r->client_version == 20)
+		return;
+	if (r->close && upgrade)
+		add(b, SLICE("Connection"), SLICE("upgrade, close"));
+	else if (r->close)
+		add(b, SLICE("Connection"), SLICE("close"));
+	else if (upgrade)
+		add(b, SLICE("Connection"), SLICE("upgrade"));
+	else if (r->keep_alive_1_0)
+		add(b, SLICE("Connection"), SLICE("keep-alive"));
+}
+
+/* IMF-fixdate (RFC 9110, 5.6.7); not strftime, which has a locale. */
+static void add_date(struct build *b, int64_t wall_us)
+{
+	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	time_t seconds = (time_t)(wall_us / 1000000);
+	struct tm t;
+
+	if (!gmtime_r(&seconds, &t))
+		return;
+	buf_clear(&b->text);
+	buf_printf(&b->text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + (size_t)t.tm_wday * 3, t.tm_mday,
+	    months + (size_t)t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+	add_text(b, SLICE("Date"));
+}
+
+static void add_own_fields(struct build *b, const struct forward_response *r)
+{
+	if (b->in->status < 200)
+		return;
+	if (head_find(b->out, FIELD_DATE, 0) < 0)
+		add_date(b, r->now_wall_us);
+	if (head_find(b->out, FIELD_SERVER, 0) < 0)
+		add(b, SLICE("Server"), SLICE("forebay"));
+	if (r->request_id.len > 0)
+		add(b, SLICE("X-Request-Id"), r->request_id);
+}
+
+int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret)
+{
+	struct build b;
+
+	b.err = build_start(&b, in, ret);
+	ret->status = in->status;
+	put(&b, head_text(in, in->reason), &ret->reason);
+	pass_response_fields(&b, r);
+	add_response_framing(&b, r);
+	add_response_connection(&b, r);
+	add_own_fields(&b, r);
+	return build_end(&b);
+}
