@@ -66,6 +66,11 @@ static int conf_fill(struct conf *c, struct errors *errors)
 	if (err == 0)
 		err = check_conf(c, &sections, errors);
 	sections_done(&sections);
+	if (err == -EIO) {
+		errors_add(errors, (struct place){ 0 }, FOUND("a libinih that changes what it reads"), SLICE(""),
+		    "inih 55 or later as it is released");
+		err = 0;
+	}
 	if (err == 0 && errors->failed)
 		err = -ENOMEM;
 	if (err == 0 && errors_any(errors))

@@ -196,17 +196,16 @@ static_assert(ARRAY_LEN(pool_options) <= SECTION_OPTIONS_MAX, "room for the rows
 static_assert(ARRAY_LEN(route_options) <= SECTION_OPTIONS_MAX, "room for the rows of [route HOST/PATH]");
 
 static const struct {
-	const char *kind, *name, *form, *help;
+	const char *kind, *form, *help;
 	const struct option *options;
 	size_t count;
 } sections[SECTION_COUNT] = {
-	[SECTION_FOREBAY] = { "forebay", NULL, "[forebay]", "The daemon as a whole.", forebay_options,
-	    ARRAY_LEN(forebay_options) },
-	[SECTION_LISTEN] = { "listen", "NAME", "[listen NAME]", "One door for clients; at least one is needed.", listen_options,
+	[SECTION_FOREBAY] = { "forebay", "[forebay]", "The daemon as a whole.", forebay_options, ARRAY_LEN(forebay_options) },
+	[SECTION_LISTEN] = { "listen", "[listen NAME]", "One door for clients; at least one is needed.", listen_options,
 	    ARRAY_LEN(listen_options) },
-	[SECTION_POOL] = { "pool", "NAME", "[pool NAME]", "One set of workers, and the queue before it.", pool_options,
+	[SECTION_POOL] = { "pool", "[pool NAME]", "One set of workers, and the queue before it.", pool_options,
 	    ARRAY_LEN(pool_options) },
-	[SECTION_ROUTE] = { "route", "HOST/PATH", "[route HOST/PATH]",
+	[SECTION_ROUTE] = { "route", "[route HOST/PATH]",
 	    "Which requests go where. HOST is a name, *.name for all names under it, or * for any other host; /PATH "
 	    "is optional and stands for whole segments. The most exact host counts first, then the longest path.",
 	    route_options, ARRAY_LEN(route_options) },
@@ -215,11 +214,6 @@ static const struct {
 const char *section_kind(enum option_section s)
 {
 	return sections[s].kind;
-}
-
-const char *section_name(enum option_section s)
-{
-	return sections[s].name;
 }
 
 const char *section_form(enum option_section s)

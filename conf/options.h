@@ -48,9 +48,8 @@ struct option {
 
 #define SECTION_OPTIONS_MAX 32 /* rows of one section */
 
-/* What section `s` is called, what its name stands for ("NAME", "HOST/PATH", or NULL if it has none), and how it is written. */
+/* What section `s` is called, how it is written, and what it is for. */
 const char *section_kind(enum option_section s);
-const char *section_name(enum option_section s);
 const char *section_form(enum option_section s);
 const char *section_help(enum option_section s);
 

@@ -21,7 +21,7 @@ struct reader_events {
 	int (*refused)(void *ctx, unsigned line, struct slice name);
 };
 
-/* Reads all of `text`; what is wrong with lines goes to `errors`. 0, -ENOMEM, or what an event returned. */
+/* Reads all of `text`; what is wrong with lines goes to `errors`. 0, -ENOMEM, -EIO (an inih built otherwise), or what an event returned. */
 MUST_USE int reader_run(struct slice text, const struct reader_events *events, void *ctx, struct errors *errors);
 
 #endif
