@@ -321,7 +321,8 @@ static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 
 static void log_end(const struct keeper *k, pid_t pid, int status)
 {
-	bool expected = k->last && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	bool expected = k->last && (killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
 	enum log_level level = expected ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR;
 
 	if (WIFSIGNALED(status))
@@ -409,12 +410,12 @@ static void end_without_front(struct keeper *k)
 void keeper_end(struct keeper *k, bool kill_now)
 {
 	k->last = true;
+	if (kill_now)
+		kill_it(k);
 	if (k->state == KEEPER_RESTING)
 		end_without_front(k);
 	else if (k->state != KEEPER_ENDING && k->state != KEEPER_GONE)
 		enter(k, KEEPER_ENDING);
-	if (kill_now)
-		kill_it(k);
 }
 
 const struct channel_message *keeper_figures(const struct keeper *k)

@@ -57,8 +57,9 @@ struct staff {
 struct master {
 	struct master_options o;
 	enum master_state state;
-	int status; /* to exit with */
-	bool force; /* no patience with the workers */
+	int status;       /* to exit with */
+	bool out_of_time; /* drain_timeout is over: no patience with the workers */
+	bool now;         /* nor with the front: a second signal */
 	struct event_base *base;
 	struct event signals[ARRAY_LEN(signals)];
 	struct event drain_timer, watchdog_timer;
@@ -89,7 +90,7 @@ static void stop_workers(struct master *m)
 {
 	for (size_t i = 0; i < pool_count(m); i++)
 		if (m->staff[i].supervisor)
-			supervisor_stop(m->staff[i].supervisor, m->force);
+			supervisor_stop(m->staff[i].supervisor, m->out_of_time || m->now);
 }
 
 static void set_timer(struct event *timer, uint64_t after_ms)
@@ -119,7 +120,7 @@ static void enter(struct master *m, enum master_state next)
 		break;
 	case MASTER_CUTTING:
 		event_del(&m->drain_timer);
-		keeper_end(m->keeper, m->force);
+		keeper_end(m->keeper, m->now);
 		break;
 	case MASTER_STOPPING:
 		event_del(&m->drain_timer);
@@ -310,7 +311,7 @@ static void reap(struct master *m)
 static void end_now(struct master *m)
 {
 	log_warning("event=end_now");
-	m->force = true;
+	m->now = true;
 	if (m->state == MASTER_STOPPING)
 		stop_workers(m);
 	else if (m->state == MASTER_CUTTING)
@@ -362,7 +363,7 @@ static void on_drain_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *c
 	struct master *m = ctx;
 
 	log_warning("event=drain_timeout what=\"requests that are not done are cut\"");
-	m->force = true; /* the workers that have them have had their time */
+	m->out_of_time = true;
 	event_del(&m->drain_timer);
 	enter(m, MASTER_CUTTING);
 }
