@@ -230,6 +230,10 @@ static int take_end(
 {
 	if (s->expect != EXPECT_CONTENT)
 		return -EPROTO;
+	if (s->fd_plus_1 != 0) {
+		*ret_why = "unexpected descriptor";
+		return -EPROTO;
+	}
 	if ((s->has_length && s->left > 0) || rest.len > 0) {
 		*ret_why = rest.len > 0 ? "bytes behind the response" : "less content than Content-Length";
 		return -EPROTO;
