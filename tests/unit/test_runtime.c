@@ -103,14 +103,15 @@ static void serve_abort(struct worker_request *r)
 static void serve_out_of_order(struct worker_request *r)
 {
 	bool ok = worker_field(r, SLICE("A"), SLICE("b")) == -EINVAL && worker_write(r, "x", 1) == -EINVAL &&
-	    worker_flush(r) == -EINVAL && worker_status(r, 199) == -EINVAL && worker_status(r, 600) == -EINVAL &&
-	    worker_status(r, 101) == -EINVAL && worker_status(r, 200) == 0 && worker_status(r, 200) == -EINVAL &&
-	    worker_field(r, SLICE("A:"), SLICE("b")) == -EINVAL && worker_field(r, SLICE("A"), SLICE("b\r\nC: d")) == -EINVAL &&
-	    worker_field(r, SLICE("Connection"), SLICE("close")) == -EINVAL &&
-	    worker_field(r, SLICE("Content-Length"), SLICE("two")) == -EINVAL &&
-	    worker_field(r, SLICE("Content-Length"), SLICE("2")) == 0 &&
-	    worker_field(r, SLICE("Content-Length"), SLICE("2")) == -EINVAL && worker_write(r, "ok", 2) == 0 &&
-	    worker_field(r, SLICE("A"), SLICE("b")) == -EINVAL && worker_status(r, 200) == -EINVAL;
+	          worker_flush(r) == -EINVAL && worker_status(r, 199) == -EINVAL && worker_status(r, 600) == -EINVAL &&
+	          worker_status(r, 101) == -EINVAL && worker_status(r, 200) == 0 && worker_status(r, 200) == -EINVAL &&
+	          worker_field(r, SLICE("A:"), SLICE("b")) == -EINVAL &&
+	          worker_field(r, SLICE("A"), SLICE("b\r\nC: d")) == -EINVAL &&
+	          worker_field(r, SLICE("Connection"), SLICE("close")) == -EINVAL &&
+	          worker_field(r, SLICE("Content-Length"), SLICE("two")) == -EINVAL &&
+	          worker_field(r, SLICE("Content-Length"), SLICE("2")) == 0 &&
+	          worker_field(r, SLICE("Content-Length"), SLICE("2")) == -EINVAL && worker_write(r, "ok", 2) == 0 &&
+	          worker_field(r, SLICE("A"), SLICE("b")) == -EINVAL && worker_status(r, 200) == -EINVAL;
 
 	if (!ok)
 		worker_abort(r);
@@ -153,7 +154,8 @@ static void serve_file(struct worker_request *r)
 
 	same = dup(fd);
 	ok = ok && worker_write_file(r, &same, 1, 4) == -EINVAL && same == -1; /* beyond its end */
-	ok = ok && worker_write(r, "<", 1) == 0 && worker_write_file(r, &fd, 1, 2) == 0 && fd == -1 && worker_write(r, ">", 1) == 0;
+	ok = ok && worker_write(r, "<", 1) == 0 && worker_write_file(r, &fd, 1, 2) == 0 && fd == -1 &&
+	     worker_write(r, ">", 1) == 0;
 	if (!ok)
 		worker_abort(r);
 }
@@ -330,8 +332,8 @@ static void put_frame(struct buf *b, uint8_t type, uint8_t flags, uint64_t seria
 	char *to = buf_room(b, WIRE_HEADER_BYTES);
 
 	assert_non_null(to);
-	wire_put_header(to,
-	    &(struct wire_frame){ .type = type, .flags = flags, .length = (uint32_t)payload.len, .serial = serial });
+	wire_put_header(
+	    to, &(struct wire_frame){ .type = type, .flags = flags, .length = (uint32_t)payload.len, .serial = serial });
 	b->len += WIRE_HEADER_BYTES;
 	buf_add(b, payload);
 }
@@ -906,7 +908,7 @@ static const struct {
 	struct control_message m;
 	bool with_fd;
 } bad_orders[] = {
-	{ { CONTROL_SLOT, 2 }, true },	/* no such seat */
+	{ { CONTROL_SLOT, 2 }, true }, /* no such seat */
 	{ { CONTROL_SLOT, UINT32_MAX }, true },
 	{ { CONTROL_SLOT, 0 }, false }, /* no socket */
 	{ { CONTROL_END, 0 }, true },
@@ -936,8 +938,10 @@ static const struct {
 	{ "/", 200, 0, SLICE_INIT("<!DOCTYPE html>") },
 	{ "/echo", 200, 0, SLICE_INIT("REQUEST_METHOD=GET\nPATH_INFO=/echo\n") },
 	{ "/sleep", 200, 0, SLICE_INIT("Slept for 0 ms.\n") },
-	{ "/big", 200, 100, SLICE_INIT("0000000000000000...............................................\n0000000000000040....") },
-	{ "/file", 200, 100, SLICE_INIT("0000000000000000...............................................\n0000000000000040....") },
+	{ "/big", 200, 100,
+	    SLICE_INIT("0000000000000000...............................................\n0000000000000040....") },
+	{ "/file", 200, 100,
+	    SLICE_INIT("0000000000000000...............................................\n0000000000000040....") },
 	{ "/upload", 200, 0, SLICE_INIT("bytes=0\ncrc32=00000000\nbody=memory\n") },
 	{ "/stream", 200, 0, SLICE_INIT("data: part 1 of 2\n\ndata: part 2 of 2\n\n") },
 	{ "/slow", 200, 128, SLICE_INIT("0000000000000000..") },
@@ -957,9 +961,11 @@ static void the_pages_of_the_demo(void **state)
 
 		ask(&w, 0, i + 1, "GET", demo_pages[i].path);
 		a = hear_answer(&w, 0, i + 1);
-		if (!a.whole || a.status != demo_pages[i].status || (demo_pages[i].bytes && a.content.len != demo_pages[i].bytes) ||
+		if (!a.whole || a.status != demo_pages[i].status ||
+		    (demo_pages[i].bytes && a.content.len != demo_pages[i].bytes) ||
 		    !slice_starts(buf_slice(&a.content), demo_pages[i].begin))
-			fail_msg("row %zu: status %u, %zu bytes: %.*s", i, a.status, a.content.len, SLICE_ARG(buf_slice(&a.content)));
+			fail_msg("row %zu: status %u, %zu bytes: %.*s", i, a.status, a.content.len,
+			    SLICE_ARG(buf_slice(&a.content)));
 		buf_done(&a.content);
 	}
 	ask(&w, 0, 99, "GET", "/cut");

@@ -15,30 +15,30 @@ static const struct {
 	{ { 1, 0, 0, 0, 16 }, 1, { WIRE_HELLO, 0, 16, 0 } },
 	{ { 1, 0, 0, 0, 15 }, -EPROTO, { 0 } },
 	{ { 1, 0, 0, 0, 17 }, -EPROTO, { 0 } },
-	{ { 1, 0, 0, 0, 16, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* a HELLO has no serial */
+	{ { 1, 0, 0, 0, 16, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* a HELLO has no serial */
 	{ { 2, 0, 0, 0, 4, 0, 0, 0, 1 }, 1, { WIRE_REQUEST, 0, 4, 1 } },
 	{ { 2, 1, 0, 0, 4, 0, 0, 0, 1 }, 1, { WIRE_REQUEST, WIRE_DESCRIPTOR, 4, 1 } },
-	{ { 2, 2, 0, 0, 4, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* not its flag */
+	{ { 2, 2, 0, 0, 4, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* not its flag */
 	{ { 2, 0, 0, 0, 3, 0, 0, 0, 1 }, -EPROTO, { 0 } },
-	{ { 2, 0, 0, 0, 4 }, -EPROTO, { 0 } },				   /* all else has one */
+	{ { 2, 0, 0, 0, 4 }, -EPROTO, { 0 } }, /* all else has one */
 	{ { 2, 0, 0, 0, 0x04, 0, 7, 0, 1 }, 1, { WIRE_REQUEST, 0, WIRE_REQUEST_MAX, 1 } },
 	{ { 2, 0, 0, 0, 0x05, 0, 7, 0, 1 }, -EPROTO, { 0 } },
 	{ { 3, 0, 0, 0, 0, 0, 1, 0, 1 }, 1, { WIRE_HEAD, 0, WIRE_HEAD_MAX, 1 } },
 	{ { 3, 0, 0, 0, 1, 0, 1, 0, 1 }, -EPROTO, { 0 } },
 	{ { 4, 0, 0, 0, 0, 0, 16, 0, 1 }, 1, { WIRE_DATA, 0, WIRE_DATA_MAX, 1 } },
 	{ { 4, 0, 0, 0, 1, 0, 16, 0, 1 }, -EPROTO, { 0 } },
-	{ { 4, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* of nothing */
+	{ { 4, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* of nothing */
 	{ { 4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1 }, -EPROTO, { 0 } },
 	{ { 5, 1, 0, 0, 16, 0, 0, 0, 1 }, 1, { WIRE_FILE, WIRE_DESCRIPTOR, 16, 1 } },
-	{ { 5, 0, 0, 0, 16, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* always with a descriptor */
+	{ { 5, 0, 0, 0, 16, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* always with a descriptor */
 	{ { 6, 0, 0, 0, 0, 0, 0, 0, 1 }, 1, { WIRE_END, 0, 0, 1 } },
 	{ { 6, 2, 0, 0, 0, 0, 0, 0, 1 }, 1, { WIRE_END, WIRE_LAST, 0, 1 } },
 	{ { 6, 0, 0, 0, 1, 0, 0, 0, 1 }, -EPROTO, { 0 } },
 	{ { 7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8 }, 1, { WIRE_CANCEL, 0, 0, UINT64_C(0x0807060504030201) } },
-	{ { 0, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* no type */
+	{ { 0, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* no type */
 	{ { 8, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },
 	{ { 255, 0, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },
-	{ { 6, 0, 1, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },		   /* reserved */
+	{ { 6, 0, 1, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } }, /* reserved */
 	{ { 6, 0, 0, 128, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },
 	{ { 6, 4, 0, 0, 0, 0, 0, 0, 1 }, -EPROTO, { 0 } },
 };
@@ -76,13 +76,17 @@ static const struct {
 	{ SLICE_INIT("\1\0\0\0\0\0\0\0A"), 1, 0 },
 	{ SLICE_INIT("\1\0\0\0\2\0\0\0Abc"), 1, 0 },
 	{ SLICE_INIT("\1\0\0\0\2\0\0\0Abc\2\0\0\0\0\0\0\0de"), 2, 0 },
-	{ SLICE_INIT("\0\0\0\0\2\0\0\0bc"), 0, -EPROTO },		     /* no name */
-	{ SLICE_INIT("\1\0\0\0\2\0\0\0Ab"), 0, -EPROTO },		     /* one byte short */
+	{ SLICE_INIT("\0\0\0\0\2\0\0\0bc"), 0, -EPROTO }, /* no name */
+	{ SLICE_INIT("\1\0\0\0\2\0\0\0Ab"), 0, -EPROTO }, /* one byte short */
 	{ SLICE_INIT("\1\0\0\0\2\0\0"), 0, -EPROTO },
-	{ SLICE_INIT("\1\0\0\0\0\0\0\0Ax"), 1, -EPROTO },		     /* a rest */
-	{ SLICE_INIT("\1\0\0\0\xff\xff\xff\xff" "A"), 0, -EPROTO },
-	{ SLICE_INIT("\xff\xff\xff\xff\1\0\0\0A"), 0, -EPROTO },	     /* the sum would be 0 in 32 bits */
-	{ SLICE_INIT("\xff\xff\xff\xff\xff\xff\xff\xff" "A"), 0, -EPROTO },
+	{ SLICE_INIT("\1\0\0\0\0\0\0\0Ax"), 1, -EPROTO }, /* a rest */
+	{ SLICE_INIT("\1\0\0\0\xff\xff\xff\xff"
+	             "A"),
+	    0, -EPROTO },
+	{ SLICE_INIT("\xff\xff\xff\xff\1\0\0\0A"), 0, -EPROTO }, /* the sum would be 0 in 32 bits */
+	{ SLICE_INIT("\xff\xff\xff\xff\xff\xff\xff\xff"
+	             "A"),
+	    0, -EPROTO },
 };
 
 static void pairs_are_read_to_the_last_byte(void **state)
@@ -165,7 +169,7 @@ static const struct {
 	{ SLICE_INIT("\0\0\0\0\1\0\0\0\0\0\0"), WIRE_DESCRIPTOR, -EPROTO, 0, 0 },
 	{ SLICE_INIT("\0\0\0\0\1\0\0\0\0\0\0\0x"), WIRE_DESCRIPTOR, -EPROTO, 0, 0 }, /* a body in both places */
 	{ SLICE_INIT("\0\0\0"), 0, -EPROTO, 0, 0 },
-	{ SLICE_INIT("\1\0\0\0"), 0, -EPROTO, 0, 0 },		      /* variables that are not there */
+	{ SLICE_INIT("\1\0\0\0"), 0, -EPROTO, 0, 0 },                   /* variables that are not there */
 	{ SLICE_INIT("\10\0\0\0\1\0\0\0\0\0\0\0A"), 0, -EPROTO, 0, 0 }, /* that end inside one */
 	{ SLICE_INIT("\xff\xff\xff\xff\1\0\0\0"), 0, -EPROTO, 0, 0 },
 };
@@ -223,16 +227,16 @@ static const struct {
 	{ SLICE_INIT("\xc8\0\0\0"), 0, false, 0 }, /* 200 */
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\1", "A", "\1", "b")), 0, false, 0 },
 	{ SLICE_INIT("\xc8\0\2\0" FIELD("\1", "A", "\1", "b") FIELD("\1", "A", "\0", "")), 0, false, 0 },
-	{ SLICE_INIT("\x57\2\0\0"), 0, false, 0 },	 /* 599 */
+	{ SLICE_INIT("\x57\2\0\0"), 0, false, 0 },       /* 599 */
 	{ SLICE_INIT("\x58\2\0\0"), -EPROTO, false, 0 }, /* 600 */
 	{ SLICE_INIT("\xc7\0\0\0"), -EPROTO, false, 0 }, /* 199 */
-	{ SLICE_INIT("\x67\0\0\0"), 0, false, 0 },	 /* 103 */
+	{ SLICE_INIT("\x67\0\0\0"), 0, false, 0 },       /* 103 */
 	{ SLICE_INIT("\x64\0\0\0"), -EPROTO, false, 0 }, /* 100 */
 	{ SLICE_INIT("\x65\0\0\0"), -EPROTO, false, 0 }, /* 101 */
 	{ SLICE_INIT("\0\0\0\0"), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\0"), -EPROTO, false, 0 },
-	{ SLICE_INIT("\xc8\0\1\0"), -EPROTO, false, 0 },			       /* a field too few */
-	{ SLICE_INIT("\xc8\0\0\0" FIELD("\1", "A", "\1", "b")), -EPROTO, false, 0 },   /* one too many */
+	{ SLICE_INIT("\xc8\0\1\0"), -EPROTO, false, 0 },                             /* a field too few */
+	{ SLICE_INIT("\xc8\0\0\0" FIELD("\1", "A", "\1", "b")), -EPROTO, false, 0 }, /* one too many */
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\1", "A", "\1", "b") "x"), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\2", "A:", "\1", "b")), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\2", "A ", "\1", "b")), -EPROTO, false, 0 },
@@ -247,7 +251,8 @@ static const struct {
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\16", "Content-Length", "\23", "9223372036854775807")), 0, true, INT64_MAX },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\16", "Content-Length", "\23", "9223372036854775808")), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\16", "Content-Length", "\24", "18446744073709551617")), -EPROTO, false, 0 },
-	{ SLICE_INIT("\xc8\0\2\0" FIELD("\16", "Content-Length", "\1", "1") FIELD("\16", "content-length", "\1", "1")), -EPROTO, false, 0 },
+	{ SLICE_INIT("\xc8\0\2\0" FIELD("\16", "Content-Length", "\1", "1") FIELD("\16", "content-length", "\1", "1")), -EPROTO,
+	    false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\21", "Transfer-Encoding", "\7", "chunked")), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\12", "connection", "\5", "close")), -EPROTO, false, 0 },
 	{ SLICE_INIT("\xc8\0\1\0" FIELD("\7", "Upgrade", "\1", "x")), -EPROTO, false, 0 },
