@@ -62,8 +62,8 @@ struct waiter {
 /* How links are let go of and taken in when a slot changes threads; tests have their own. Called on the home thread. */
 struct pool_links {
 	void (*attached)(struct link *link, struct slot *slot); /* by pool_attach, on its thread; NULL: need not know */
-	void (*unhook)(struct link *link);                  /* stop watching it here */
-	void (*hook)(struct link *link, struct loop *loop); /* watch it here (FREE, or BUSY at its new thread) */
+	void (*unhook)(struct link *link);                      /* stop watching it here */
+	void (*hook)(struct link *link, struct loop *loop);     /* watch it here (FREE, or BUSY at its new thread) */
 	void (*close)(struct link *link); /* it is not wanted any more; on any thread if it was never hooked */
 };
 
@@ -100,9 +100,9 @@ void pool_release(struct slot *slot);
 
 /*
  * Others' workers: a connect to the slot's socket was refused (ECONNREFUSED, ENOENT, ...). Gives the slot back and rests all
- * slots of that socket for a backoff (50 ms, doubling to 1 s, up to a quarter more by jitter), after which one slot tries. Meanwhile what is
- * released for that socket becomes ABSENT, also with a kept link. slot->link must be NULL. Call on the slot's thread; its wheel
- * carries the timer. May grant nothing.
+ * slots of that socket for a backoff (50 ms, doubling to 1 s, up to a quarter more by jitter), after which one slot tries.
+ * Meanwhile what is released for that socket becomes ABSENT, also with a kept link. slot->link must be NULL. Call on the slot's
+ * thread; its wheel carries the timer. Grants nothing.
  */
 #define POOL_BACKOFF_MIN_MS 50
 #define POOL_BACKOFF_MAX_MS 1000

@@ -496,6 +496,30 @@ static void a_lost_worker_takes_its_slot_away(void **state UNUSED)
 	assert_int_equal(figures().absent, 1);
 }
 
+/* `timeout`: the master hears once of each slot whose worker is to be ended. */
+static void a_worker_that_was_given_up_is_told_of_once(void **state UNUSED)
+{
+	struct visitor v[2] = { visitor_at(A), visitor_at(A) };
+	unsigned index = 99;
+
+	start_app(2, 1);
+	pool_attach(pool, 0, &links[0], loops[A], 77);
+	pool_attach(pool, 1, &links[1], loops[A], 78);
+	mail_all();
+	assert_false(pool_next_given_up(pool, &index));
+	for (unsigned i = 0; i < ARRAY_LEN(v); i++) {
+		assert_int_equal(come(&v[i]), POOL_GRANTED);
+		fake_close(v[i].slot->link);
+		v[i].slot->link = NULL;
+	}
+	pool_release_given_up(v[0].slot);
+	pool_release_lost(v[1].slot);
+	assert_int_equal(figures().absent, 2);
+	assert_true(pool_next_given_up(pool, &index));
+	assert_int_equal(index, v[0].slot->index);
+	assert_false(pool_next_given_up(pool, &index));
+}
+
 static void what_is_attached_replaces_an_idle_link_on_its_own_thread(void **state UNUSED)
 {
 	start_app(1, 1);
@@ -765,6 +789,7 @@ int main(void)
 		TEST(streams_have_a_cap),
 		TEST(an_own_workers_slot_is_absent_until_attached),
 		TEST(a_lost_worker_takes_its_slot_away),
+		TEST(a_worker_that_was_given_up_is_told_of_once),
 		TEST(what_is_attached_replaces_an_idle_link_on_its_own_thread),
 		TEST(what_is_attached_to_a_slot_in_use_waits_for_its_release),
 		TEST(a_refused_connect_rests_the_socket_and_one_slot_tries),
