@@ -1,0 +1,262 @@
+/*
+ * Frames of the worker protocol, both ends: any bytes are taken or refused, and in one piece or in many they mean the same.
+ * The first byte of the input says which end, and whether the rest are the bytes themselves or a recipe for frames.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "upstream/protocol/protocol.h"
+#include "upstream/worker/talk.h"
+#include "upstream/worker/wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define SERIAL    7
+#define BYTES_MAX (128u << 10)
+
+/* The front's end: an attempt that notes what it is told. */
+
+struct attempt {
+	struct request request;
+	struct link link;
+	struct buf out, told, content;
+	uint64_t raw_left, content_bytes;
+	bool whole;
+	_Alignas(max_align_t) char state[256];
+};
+
+const struct request *attempt_request(const struct attempt *a)
+{
+	return &a->request;
+}
+
+const struct conf_pool *attempt_pool_conf(const struct attempt *a UNUSED)
+{
+	return NULL;
+}
+
+struct link *attempt_link(struct attempt *a)
+{
+	return &a->link;
+}
+
+struct buf *attempt_out(struct attempt *a)
+{
+	return &a->out;
+}
+
+void attempt_send_fd(struct attempt *a UNUSED, int *fd)
+{
+	close(*fd);
+	*fd = -1;
+}
+
+void attempt_body_sent(struct attempt *a UNUSED)
+{
+}
+
+void attempt_got_head(struct attempt *a, struct head *h, const struct http1_message *m)
+{
+	if (a->whole || h->status < 100 || h->status > 599)
+		abort();
+	for (unsigned i = 0; i < h->field_count; i++)
+		if (memchr(head_value(h, i).ptr, '\n', head_value(h, i).len) || head_name(h, i).len == 0)
+			abort();
+	buf_printf(&a->told, "head %u %u %d %" PRIu64 ";", h->status, h->field_count, (int)m->framing, m->length);
+	head_done(h);
+}
+
+static void add_content(struct attempt *a, struct slice bytes)
+{
+	if (a->whole)
+		abort();
+	a->content_bytes += bytes.len;
+	buf_add(&a->content, bytes);
+}
+
+void attempt_got_content(struct attempt *a, struct slice bytes)
+{
+	add_content(a, bytes);
+}
+
+void attempt_got_raw(struct attempt *a, uint64_t n)
+{
+	if (n == 0 || n > WIRE_DATA_MAX)
+		abort();
+	a->raw_left = n;
+}
+
+int attempt_got_file(struct attempt *a, int *fd, uint64_t offset, uint64_t len)
+{
+	if (len == 0 || offset + len > INT64_MAX)
+		abort();
+	buf_printf(&a->told, "file %" PRIu64 "+%" PRIu64 ";", offset, len);
+	close(*fd);
+	*fd = -1;
+	return 0;
+}
+
+void attempt_got_whole(struct attempt *a, bool reusable)
+{
+	buf_printf(&a->told, "whole %d;", reusable);
+	a->whole = true;
+}
+
+static void attempt_start(struct attempt *a, bool is_head)
+{
+	memset(a, 0, sizeof(*a));
+	buf_init(&a->told, BYTES_MAX);
+	buf_init(&a->content, BYTES_MAX);
+	a->request.head.method = is_head ? METHOD_HEAD : METHOD_GET;
+	a->link.serial = SERIAL;
+}
+
+static void attempt_stop(struct attempt *a)
+{
+	protocol_worker.done(a->state);
+	buf_done(&a->told);
+	buf_done(&a->content);
+}
+
+/* 0: all was taken or waits for more; else what take() said. */
+static int feed(struct attempt *a, struct slice all, size_t step, int fd)
+{
+	size_t have = 0, taken = 0;
+	int err = 0;
+
+	while (!err && !a->whole && have < all.len) {
+		have += MIN(step, all.len - have);
+		for (;;) {
+			struct slice in = { all.ptr + taken, have - taken };
+			size_t raw = (size_t)MIN(a->raw_left, in.len), before;
+			const char *why = NULL;
+
+			add_content(a, slice_of(in.ptr, raw));
+			a->raw_left -= raw;
+			taken += raw;
+			if (a->raw_left > 0 || have == taken)
+				break;
+			in = slice_of(all.ptr + taken, have - taken);
+			before = in.len;
+			err = protocol_worker.take(a, a->state, &in, &fd, &why);
+			if (err && !why)
+				abort();
+			taken += before - in.len;
+			if (err || a->whole || a->raw_left == 0)
+				break;
+		}
+	}
+	if (fd != -1)
+		close(fd);
+	return err;
+}
+
+static void try_front(struct slice bytes, bool is_head, bool with_fd)
+{
+	static const size_t steps[] = { 1, 13 };
+	struct attempt whole, pieces;
+	int fd = with_fd ? memfd_create("f", MFD_CLOEXEC) : -1, err;
+
+	attempt_start(&whole, is_head);
+	err = feed(&whole, bytes, bytes.len, fd);
+	for (size_t i = 0; !with_fd && i < ARRAY_LEN(steps); i++) {
+		attempt_start(&pieces, is_head);
+		/* What follows END is seen only if it came with it: then, and only then, pieces say less. */
+		if (feed(&pieces, bytes, steps[i], -1) != err && !pieces.whole)
+			abort();
+		if (!err && (!slice_eq(buf_slice(&whole.told), buf_slice(&pieces.told)) ||
+		                !slice_eq(buf_slice(&whole.content), buf_slice(&pieces.content))))
+			abort();
+		attempt_stop(&pieces);
+	}
+	attempt_stop(&whole);
+}
+
+/* The worker's end: an application that looks at everything. */
+
+static void serve(void *ctx UNUSED, struct worker_request *r)
+{
+	struct slice name, value;
+	size_t seen = 0;
+	uint64_t got = 0;
+	char piece[100];
+	ssize_t n;
+
+	for (size_t i = worker_variable_count(r); i > 0; i--) {
+		worker_variable(r, i - 1, &name, &value);
+		if (name.len == 0)
+			abort();
+		seen += name.len + value.len;
+	}
+	while ((n = worker_body_read(r, piece, sizeof(piece))) > 0)
+		got += (uint64_t)n;
+	if (n == 0 && got != worker_body_bytes(r))
+		abort();
+	(void)worker_client_gone(r);
+	if (worker_status(r, 200) == 0)
+		(void)!worker_write(r, &seen, sizeof(seen));
+}
+
+static int load(const char *target UNUSED, void **ret_ctx)
+{
+	*ret_ctx = NULL;
+	return 0;
+}
+
+static void try_worker(struct slice bytes)
+{
+	static const struct worker_app app = { .name = "fuzz", .load = load, .serve = serve };
+	_Atomic uint64_t started = 0;
+	atomic_bool ending = false;
+	const struct talk_plan plan = { .app = &app, .started = &started, .ending = &ending };
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
+		abort();
+	/* No more than a socket holds: nobody reads at the other end while we write. */
+	if (send(pair[0], bytes.ptr, MIN(bytes.len, 8192), MSG_NOSIGNAL) >= 0 && shutdown(pair[0], SHUT_WR) == 0)
+		(void)!talk_serve(pair[1], &plan);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+/* Frames with proper headers, or nearly: a byte for the type, one for the flags, two for the length, then so much payload. */
+static void cook(struct slice recipe, struct buf *out)
+{
+	wire_put_hello(out);
+	while (recipe.len >= 4) {
+		const unsigned char *r = (const unsigned char *)recipe.ptr;
+		size_t len = MIN((size_t)(r[2] | (r[3] & 3) << 8), recipe.len - 4);
+		char *to = buf_room(out, WIRE_HEADER_BYTES);
+
+		if (!to)
+			return;
+		wire_put_header(
+		    to, &(struct wire_frame){
+		            .type = r[0] & 7, .flags = r[1] & 3, .length = (uint32_t)len, .serial = SERIAL + (r[1] >> 5) });
+		out->len += WIRE_HEADER_BYTES;
+		buf_add(out, slice_of(recipe.ptr + 4, len));
+		recipe = slice_of(recipe.ptr + 4 + len, recipe.len - 4 - len);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct buf bytes;
+
+	if (size < 1)
+		return 0;
+	buf_init(&bytes, BYTES_MAX);
+	if (data[0] & 1)
+		cook(slice_of((const char *)data + 1, size - 1), &bytes);
+	else
+		buf_add(&bytes, slice_of((const char *)data + 1, size - 1));
+	if (data[0] & 2)
+		try_worker(buf_slice(&bytes));
+	else
+		try_front(buf_slice(&bytes), data[0] & 4, data[0] & 8);
+	buf_done(&bytes);
+	return 0;
+}
