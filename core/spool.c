@@ -9,17 +9,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-/* So many arenas hold the limit, but none is smaller than 64M: each costs a descriptor. */
-#define ARENAS_MAX        16
-#define ARENA_EXTENTS_MIN 1024u
-#define READ_BYTES        (64u << 10) /* on the stack of a spool thread */
+#include "core/extents.h"
 
-struct arena {
-	int fd;
-	uint32_t fresh;      /* extents below this were in use at some time */
-	uint32_t free_count; /* of these, free now: recycled last in, first out, for the page cache's sake */
-	uint32_t free[];
-};
+#define READ_BYTES (64u << 10) /* on the stack of a spool thread */
 
 /* A descriptor on its way to being closed by a spool thread. */
 struct closing {
@@ -31,13 +23,9 @@ struct closing {
 
 struct spool {
 	struct spool_options options;
-	uint32_t arena_extents;
-	uint64_t extents_max;
 
 	pthread_mutex_t map_lock; /* never held across a system call */
-	struct arena *arenas[ARENAS_MAX];
-	unsigned arena_count;
-	uint64_t extents;    /* in use */
+	struct extents extents;
 	uint64_t file_bytes; /* charged for own files */
 	unsigned own_files;
 
@@ -45,6 +33,7 @@ struct spool {
 	pthread_cond_t work;
 	struct spool_job *first, **last;
 	struct closing *closings;
+	bool reclaiming; /* extents are to leave the disk */
 	bool stopping;
 	uint64_t jobs, errors;
 
@@ -171,44 +160,69 @@ static void finish_closing(struct spool *s, const struct closing *c)
 	}
 }
 
-/* The next thing to do, closing first as it makes room; false at the end, when all is done. */
-static bool next_work(struct spool *s, struct spool_job **ret_job, struct closing **ret_closing)
+/* Gives the disk behind one free extent back; false: there was none. A file system that cannot do it keeps its blocks. */
+static bool reclaim_one(struct spool *s)
 {
+	struct extent e;
 	bool found;
 
-	*ret_job = NULL;
-	*ret_closing = NULL;
+	pthread_mutex_lock(&s->map_lock);
+	found = extents_leave(&s->extents, &e);
+	pthread_mutex_unlock(&s->map_lock);
+	if (!found)
+		return false;
+	(void)fallocate(e.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, e.offset, SPOOL_EXTENT_BYTES);
+	pthread_mutex_lock(&s->map_lock);
+	extents_left(&s->extents, &e);
+	pthread_mutex_unlock(&s->map_lock);
+	return true;
+}
+
+/* What a spool thread does next. */
+struct work {
+	struct closing *closing;
+	bool reclaim;
+	struct spool_job *job;
+};
+
+/* What makes room first. False at the end, when all is done. */
+static bool next_work(struct spool *s, struct work *ret)
+{
+	*ret = (struct work){ 0 };
 	pthread_mutex_lock(&s->queue_lock);
-	while (!s->first && !s->closings && !s->stopping)
+	while (!s->first && !s->closings && !s->reclaiming && !s->stopping)
 		pthread_cond_wait(&s->work, &s->queue_lock);
 	if (s->closings) {
-		*ret_closing = s->closings;
+		ret->closing = s->closings;
 		s->closings = s->closings->next;
+	} else if (s->reclaiming) {
+		ret->reclaim = true;
+		s->reclaiming = false;
 	} else if (s->first) {
-		*ret_job = s->first;
+		ret->job = s->first;
 		s->first = s->first->next;
 		if (!s->first)
 			s->last = &s->first;
 	}
-	found = *ret_closing || *ret_job;
 	pthread_mutex_unlock(&s->queue_lock);
-	return found;
+	return ret->closing || ret->reclaim || ret->job;
 }
 
 static void *spool_thread(void *arg)
 {
 	struct spool *s = arg;
 	char buffer[READ_BYTES];
-	struct spool_job *job;
-	struct closing *closing;
+	struct work work;
 
 	pthread_setname_np(pthread_self(), "spool");
-	while (next_work(s, &job, &closing)) {
-		if (job)
-			do_job(s, job, buffer);
-		else
-			finish_closing(s, closing);
-		free(closing);
+	while (next_work(s, &work)) {
+		while (work.reclaim && reclaim_one(s))
+			;
+		if (work.closing)
+			finish_closing(s, work.closing);
+		if (work.job)
+			do_job(s, work.job, buffer);
+		free(work.closing);
 	}
 	return NULL;
 }
@@ -260,96 +274,48 @@ void spool_submit(struct spool *s, struct spool_job *job)
 
 static uint64_t held_bytes(const struct spool *s)
 {
-	return s->extents * SPOOL_EXTENT_BYTES + s->file_bytes;
+	return s->extents.used * SPOOL_EXTENT_BYTES + s->file_bytes;
 }
 
-static int arena_new(const struct spool *s, struct arena **ret)
+static int add_arena(struct spool *s)
 {
-	struct arena *a = malloc(sizeof(*a) + s->arena_extents * sizeof(a->free[0]));
+	int fd = open_nameless(s->options.dir_fd);
+	struct arena *a;
 
+	if (fd < 0)
+		return fd;
+	a = extents_arena_new(&s->extents, &fd);
 	if (!a)
 		return -ENOMEM;
-	*a = (struct arena){ .fd = open_nameless(s->options.dir_fd) };
-	if (a->fd < 0) {
-		int err = a->fd;
-
-		free(a);
-		return err;
-	}
-	*ret = a;
+	pthread_mutex_lock(&s->map_lock);
+	extents_add(&s->extents, &a);
+	pthread_mutex_unlock(&s->map_lock);
+	extents_arena_free(&a); /* other threads were faster, and there are enough */
 	return 0;
-}
-
-static void arena_free(struct arena *a)
-{
-	if (!a)
-		return;
-	close(a->fd);
-	free(a);
-}
-
-/* From the arenas there are, the first first, so that the last can stay empty. 0, -ENOSPC, or -EAGAIN: another arena is needed. */
-static int take_from_arenas(struct spool *s, struct extent *ret)
-{
-	if (s->extents >= s->extents_max || held_bytes(s) + SPOOL_EXTENT_BYTES > s->options.limit_bytes)
-		return -ENOSPC;
-	for (unsigned i = 0; i < s->arena_count; i++) {
-		struct arena *a = s->arenas[i];
-		uint32_t at;
-
-		if (a->free_count == 0 && a->fresh == s->arena_extents)
-			continue;
-		at = a->free_count > 0 ? a->free[--a->free_count] : a->fresh++;
-		*ret = (struct extent){
-			.fd = a->fd,
-			.number = i * s->arena_extents + at,
-			.offset = (off_t)at * SPOOL_EXTENT_BYTES,
-		};
-		s->extents++;
-		return 0;
-	}
-	return -EAGAIN;
-}
-
-/* Adds *a, unless another thread was faster and there are enough. */
-static void add_arena(struct spool *s, struct arena **a)
-{
-	if (s->arena_count == ARENAS_MAX)
-		return;
-	s->arenas[s->arena_count++] = *a;
-	*a = NULL;
 }
 
 int spool_extent_take(struct spool *s, struct extent *ret)
 {
 	for (;;) {
-		struct arena *a = NULL;
-		int err;
+		int err = -ENOSPC;
 
 		pthread_mutex_lock(&s->map_lock);
-		err = take_from_arenas(s, ret);
+		/* One that is recycled costs no disk, and without recycled ones, what is held is what is on disk. */
+		if (held_bytes(s) + SPOOL_EXTENT_BYTES <= s->options.limit_bytes)
+			err = extents_take(&s->extents, ret);
 		pthread_mutex_unlock(&s->map_lock);
 		if (err != -EAGAIN)
 			return err;
-		err = arena_new(s, &a);
+		err = add_arena(s);
 		if (err)
 			return err;
-		pthread_mutex_lock(&s->map_lock);
-		add_arena(s, &a);
-		pthread_mutex_unlock(&s->map_lock);
-		arena_free(a);
 	}
 }
 
 void spool_extent_give(struct spool *s, const struct extent *e)
 {
-	struct arena *a;
-
 	pthread_mutex_lock(&s->map_lock);
-	a = s->arenas[e->number / s->arena_extents];
-	assert(a->free_count < a->fresh && s->extents > 0);
-	a->free[a->free_count++] = e->number % s->arena_extents;
-	s->extents--;
+	extents_give(&s->extents, e);
 	pthread_mutex_unlock(&s->map_lock);
 }
 
@@ -405,16 +371,37 @@ void spool_close(struct spool *s, int *fd)
 	close_later(s, fd, false, 0);
 }
 
+/* The limit is the disk's: free extents that were written to once take it up too, and leave it now. Returns whether there are any. */
+static bool reclaim_for(struct spool *s, uint64_t bytes)
+{
+	uint64_t left = s->options.limit_bytes - held_bytes(s) - bytes;
+	uint64_t recycled = s->extents.recycled * SPOOL_EXTENT_BYTES;
+
+	if (recycled <= left)
+		return false;
+	extents_reclaim(&s->extents, (recycled - left + SPOOL_EXTENT_BYTES - 1) / SPOOL_EXTENT_BYTES);
+	return true;
+}
+
 int spool_file_charge(struct spool *s, uint64_t bytes)
 {
+	bool reclaim = false;
 	int err = 0;
 
 	pthread_mutex_lock(&s->map_lock);
-	if (bytes > s->options.limit_bytes - held_bytes(s))
+	if (bytes > s->options.limit_bytes - held_bytes(s)) {
 		err = -ENOSPC;
-	else
+	} else {
+		reclaim = reclaim_for(s, bytes);
 		s->file_bytes += bytes;
+	}
 	pthread_mutex_unlock(&s->map_lock);
+	if (!reclaim)
+		return err;
+	pthread_mutex_lock(&s->queue_lock);
+	s->reclaiming = true;
+	pthread_cond_signal(&s->work);
+	pthread_mutex_unlock(&s->queue_lock);
 	return err;
 }
 
@@ -455,11 +442,6 @@ int spool_file_reopen(struct spool *s, int fd, int *ret_fd)
 
 /* Life */
 
-static uint32_t arena_extents_for(uint64_t extents_max)
-{
-	return (uint32_t)MAX((extents_max + ARENAS_MAX - 1) / ARENAS_MAX, (uint64_t)ARENA_EXTENTS_MIN);
-}
-
 int spool_new(const struct spool_options *o, struct spool **ret)
 {
 	struct spool *s = calloc(1, sizeof(*s));
@@ -468,19 +450,15 @@ int spool_new(const struct spool_options *o, struct spool **ret)
 	if (!s)
 		return -ENOMEM;
 	s->options = *o;
-	/* An extent's number has 32 bits: 256T are the most, whatever the limit says. */
-	s->extents_max = MIN(o->limit_bytes / SPOOL_EXTENT_BYTES, (uint64_t)UINT32_MAX - ARENAS_MAX);
-	s->arena_extents = arena_extents_for(s->extents_max);
+	extents_init(&s->extents, o->limit_bytes);
 	s->last = &s->first;
 	pthread_mutex_init(&s->map_lock, NULL);
 	pthread_mutex_init(&s->queue_lock, NULL);
 	pthread_cond_init(&s->work, NULL);
 	/* The first arena now: a directory that cannot be written to shows at the start. */
-	err = arena_new(s, &s->arenas[0]);
-	if (!err) {
-		s->arena_count = 1;
+	err = add_arena(s);
+	if (!err)
 		err = start_threads(s);
-	}
 	if (err) {
 		spool_free(&s);
 		return err;
@@ -496,9 +474,8 @@ void spool_free(struct spool **spool)
 	if (!s)
 		return;
 	stop_threads(s);
-	assert(s->extents == 0 && s->file_bytes == 0 && s->own_files == 0 && s->jobs == 0);
-	for (unsigned i = 0; i < s->arena_count; i++)
-		arena_free(s->arenas[i]);
+	assert(s->extents.used == 0 && s->file_bytes == 0 && s->own_files == 0 && s->jobs == 0);
+	extents_done(&s->extents);
 	pthread_cond_destroy(&s->work);
 	pthread_mutex_destroy(&s->queue_lock);
 	pthread_mutex_destroy(&s->map_lock);
@@ -516,7 +493,7 @@ void spool_figures(struct spool *s, struct spool_figures *ret)
 	*ret = (struct spool_figures){ 0 };
 	pthread_mutex_lock(&s->map_lock);
 	ret->bytes = held_bytes(s);
-	ret->extents = s->extents;
+	ret->extents = s->extents.used;
 	ret->own_files = s->own_files;
 	pthread_mutex_unlock(&s->map_lock);
 	pthread_mutex_lock(&s->queue_lock);

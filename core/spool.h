@@ -52,7 +52,7 @@ MUST_USE int spool_file_reopen(struct spool *s, int fd, int *ret_fd);
 
 /* Takes *fd, any regular file's, and has a spool thread close it. */
 void spool_close(struct spool *s, int *fd);
-/* Bytes about to be written to an own file. 0 or -ENOSPC. */
+/* Bytes about to be written to an own file. 0 or -ENOSPC. Free extents give their disk back for them, where that is needed. */
 MUST_USE int spool_file_charge(struct spool *s, uint64_t bytes);
 
 uint64_t spool_own_file_bytes(const struct spool *s);

@@ -219,6 +219,60 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	spool_file_give(f->spool, &fd[0], 0);
 }
 
+/* Bytes of disk behind an arena. */
+static uint64_t on_disk(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void free_extents_leave_the_disk_for_own_files(void **state)
+{
+	struct fixture *f = *state;
+	enum { COUNT = 64 };
+	struct extent e[COUNT + 1];
+	static char text[E];
+	struct iovec iov;
+	struct test_job write = { .job = { .what = SPOOL_WRITE, .iov = &iov, .iov_count = 1, .len = E } };
+	struct test_job nothing = { .job = { .what = SPOOL_WRITE, .fd = -1 } };
+	int fd = -1;
+
+	make(f, COUNT * E, 1, 1);
+	memset(text, 'x', sizeof(text));
+	for (size_t i = 0; i < COUNT; i++) {
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+		iov = (struct iovec){ text, sizeof(text) };
+		write.job.fd = e[i].fd;
+		write.job.offset = e[i].offset;
+		assert_int_equal(run_job(f, &write), 0);
+	}
+	fsync(e[0].fd);
+	assert_true(on_disk(e[0].fd) >= COUNT * E);
+	for (size_t i = 0; i < COUNT; i++)
+		spool_extent_give(f->spool, &e[i]);
+	assert_true(on_disk(e[0].fd) >= COUNT * E); /* recycled without truncation */
+	assert_int_equal(spool_file_take(f->spool, &fd), 0);
+	assert_int_equal(spool_file_charge(f->spool, 10 * E + 1), 0);
+	assert_int_equal(spool_file_charge(f->spool, 50 * E - 1), 0);
+	assert_int_equal(run_job(f, &nothing), 0);
+	assert_true(on_disk(e[0].fd) <= 5 * E);
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+	assert_int_equal(spool_extent_take(f->spool, &e[4]), -ENOSPC);
+	spool_file_give(f->spool, &fd, 60 * E);
+	assert_int_equal(run_job(f, &nothing), 0);
+	for (size_t i = 4; i < COUNT; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0); /* the holes */
+	assert_int_equal(spool_extent_take(f->spool, &e[COUNT]), -ENOSPC);
+	assert_int_equal(e[COUNT - 1].fd, e[0].fd);
+	for (size_t i = 0; i < COUNT; i++) {
+		assert_true(e[i].number < COUNT);
+		spool_extent_give(f->spool, &e[i]);
+	}
+}
+
 static void jobs_write_all_pieces_and_read_in(void **state)
 {
 	struct fixture *f = *state;
@@ -393,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(extents_end_at_the_limit_and_are_recycled, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_place_is_given_out_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_files_are_counted_and_charged_with_the_extents, setup, teardown),
+		cmocka_unit_test_setup_teardown(free_extents_leave_the_disk_for_own_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(jobs_write_all_pieces_and_read_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_is_the_jobs_result, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reopened_file_cannot_be_changed, setup, teardown),
