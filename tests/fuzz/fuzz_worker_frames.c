@@ -222,23 +222,85 @@ static void try_worker(struct slice bytes)
 	close(pair[1]);
 }
 
-/* Frames with proper headers, or nearly: a byte for the type, one for the flags, two for the length, then so much payload. */
+/* A head that is right or nearly so: without fields, with a length, with one field, or whatever the bytes are. */
+static void cook_head(struct slice from, struct buf *to)
+{
+	static const uint16_t statuses[] = { 103, 200, 200, 204, 304, 404, 99, 600 };
+	unsigned char choice = from.len > 0 ? (unsigned char)from.ptr[0] : 0;
+	struct slice rest = from.len > 1 ? slice_of(from.ptr + 1, from.len - 1) : slice_of("", 0);
+	char start[4];
+
+	wire_put_u16(start, statuses[choice >> 2 & 7]);
+	wire_put_u16(start + 2, (choice & 3) == 0 ? 0 : 1);
+	buf_add(to, slice_of(start, sizeof(start)));
+	if ((choice & 3) == 1)
+		wire_put_pair(to, SLICE("Content-Length"), (choice & 32) ? rest : slice_of("1234567890", 1 + (choice >> 6)));
+	else if ((choice & 3) == 2)
+		wire_put_pair(to, SLICE("Name"), rest);
+	else if ((choice & 3) == 3)
+		buf_add(to, rest);
+}
+
+/* Variables that are right, and a body behind them; or whatever the bytes are. */
+static void cook_request(struct slice from, bool descriptor, struct buf *to)
+{
+	char number[8] = { 0 };
+
+	if (from.len == 0 || from.ptr[0] & 1) {
+		buf_add(to, from);
+		return;
+	}
+	wire_put_u32(number, (uint32_t)(8 + 1 + from.len));
+	buf_add(to, slice_of(number, 4));
+	wire_put_pair(to, SLICE("A"), from);
+	wire_put_u32(number, 0);
+	buf_add(to, descriptor ? slice_of(number, 8) : from);
+}
+
+static void cook_payload(uint8_t type, uint8_t flags, struct slice from, struct buf *to)
+{
+	char file[WIRE_FILE_BYTES] = { 0 };
+
+	switch (type) {
+	case WIRE_HEAD:
+		cook_head(from, to);
+		break;
+	case WIRE_REQUEST:
+		cook_request(from, flags & WIRE_DESCRIPTOR, to);
+		break;
+	case WIRE_FILE:
+		memcpy(file, from.ptr, MIN(from.len, sizeof(file)));
+		buf_add(to, slice_of(file, sizeof(file)));
+		break;
+	case WIRE_END:
+	case WIRE_CANCEL:
+		break;
+	default:
+		buf_add(to, from);
+	}
+}
+
+/* Frames with proper headers, or nearly: a byte for the type, one for flags and serial, one for the length, then so many bytes to cook from. */
 static void cook(struct slice recipe, struct buf *out)
 {
+	uint64_t serial = SERIAL;
+
 	wire_put_hello(out);
-	while (recipe.len >= 4) {
+	while (recipe.len >= 3) {
 		const unsigned char *r = (const unsigned char *)recipe.ptr;
-		size_t len = MIN((size_t)(r[2] | (r[3] & 3) << 8), recipe.len - 4);
+		struct wire_frame f = { .type = r[0] & 7, .flags = r[1] & 3 };
+		size_t len = MIN(r[2], recipe.len - 3), at = out->len;
 		char *to = buf_room(out, WIRE_HEADER_BYTES);
 
 		if (!to)
 			return;
-		wire_put_header(
-		    to, &(struct wire_frame){
-		            .type = r[0] & 7, .flags = r[1] & 3, .length = (uint32_t)len, .serial = SERIAL + (r[1] >> 5) });
+		serial += r[1] >> 6;
+		f.serial = serial;
 		out->len += WIRE_HEADER_BYTES;
-		buf_add(out, slice_of(recipe.ptr + 4, len));
-		recipe = slice_of(recipe.ptr + 4 + len, recipe.len - 4 - len);
+		cook_payload(f.type, f.flags, slice_of(recipe.ptr + 3, len), out);
+		f.length = (uint32_t)(out->len - at - WIRE_HEADER_BYTES);
+		wire_put_header(out->ptr + at, &f);
+		recipe = slice_of(recipe.ptr + 3 + len, recipe.len - 3 - len);
 	}
 }
 
