@@ -40,7 +40,8 @@ static uint64_t number(struct worker_request *r, struct slice name, uint64_t if_
 /* A response begins. False: nobody listens. */
 static bool begin(struct worker_request *r, unsigned status, const char *type)
 {
-	return worker_status(r, status) == 0 && worker_field(r, SLICE("Content-Type"), slice_str(type)) == 0;
+	return worker_status(r, status) == 0 && worker_field(r, SLICE("Content-Type"), slice_str(type)) == 0 &&
+	       worker_field(r, SLICE("X-Content-Type-Options"), SLICE("nosniff")) == 0;
 }
 
 static bool field_u64(struct worker_request *r, struct slice name, uint64_t n)
@@ -144,11 +145,23 @@ char demo_byte(uint64_t offset)
 	return column < 16 ? digits[line >> (4 * (15 - column)) & 15] : '.';
 }
 
-/* offset is a multiple of LINE_BYTES. */
+/* The same as demo_byte, a line at a time. `offset` is a multiple of LINE_BYTES. */
 static void fill(char *to, size_t n, uint64_t offset)
 {
-	for (size_t i = 0; i < n; i++)
-		to[i] = demo_byte(offset + i);
+	static const char rest[LINE_BYTES - 16 + 1] = "...............................................\n";
+	char line[LINE_BYTES];
+
+	while (n > 0) {
+		size_t part = MIN(n, sizeof(line));
+
+		for (unsigned i = 0; i < 16; i++)
+			line[i] = demo_byte(offset + i);
+		memcpy(line + 16, rest, sizeof(line) - 16);
+		memcpy(to, line, part);
+		to += part;
+		offset += part;
+		n -= part;
+	}
 }
 
 static bool begin_bytes(struct worker_request *r, uint64_t bytes)
@@ -225,13 +238,16 @@ static void show_file(struct worker_request *r)
 
 uint32_t demo_crc32(uint32_t crc, const void *data, size_t len)
 {
+	/* The remainder of each half byte. */
+	static const uint32_t table[16] = { 0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158,
+		0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c };
 	const unsigned char *p = data;
 
 	crc = ~crc;
 	while (len-- > 0) {
 		crc ^= *p++;
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (0xedb88320u & (0u - (crc & 1)));
+		crc = crc >> 4 ^ table[crc & 15];
+		crc = crc >> 4 ^ table[crc & 15];
 	}
 	return ~crc;
 }
