@@ -499,7 +499,7 @@ static void shrink_tail(struct body *b)
 /* For its descriptor to be handed on, all of an own file's body must be there, unless all is still in memory and may stay. */
 static bool wants_whole_file(const struct body *b)
 {
-	return b->options.own_file && (b->own_fd != -1 || b->memory > b->options.memory_max);
+	return b->options.own_file && (b->spooled || b->memory > b->options.memory_max);
 }
 
 void body_finish(struct body *b)
@@ -507,8 +507,10 @@ void body_finish(struct body *b)
 	b->finished = true;
 	give_up_room(b);
 	shrink_tail(b);
-	if (wants_whole_file(b))
+	if (wants_whole_file(b)) {
 		b->spill_to = b->appended;
+		b->own_refused = false; /* it is urgent now */
+	}
 	body_write_on(b);
 	body_look(b, 0);
 }

@@ -119,7 +119,7 @@ void body_drop(struct body *b, uint64_t offset);
  * A fresh read-only descriptor of the whole finished body, for a worker: of the own file if all of it is there, else of a
  * sealed memfd filled from memory. *ret_fd is yours. 0, the body's failure, -EAGAIN (a write is under way: `room` comes when
  * body_settled), -ENODATA (part was dropped), -EXDEV (it lies in several places, as a body without own_file may, and any body
- * when there were too many own files: read it with a cursor), or -errno.
+ * when there were too many own files when it finished: read it with a cursor), or -errno.
  */
 MUST_USE int body_export(struct body *b, int *ret_fd);
 

@@ -269,13 +269,13 @@ static int export_memory(const struct body *b, int *ret_fd)
 	return 0;
 }
 
-static bool all_in_memory(const struct body *b)
+static bool all_are(const struct body *b, enum segment_kind kind)
 {
 	const struct segment *seg;
 
 	TAILQ_FOREACH(seg, &b->segments, link)
 	{
-		if (seg->kind != SEGMENT_MEMORY)
+		if (seg->kind != kind)
 			return false;
 	}
 	return true;
@@ -283,8 +283,6 @@ static bool all_in_memory(const struct body *b)
 
 int body_export(struct body *b, int *ret_fd)
 {
-	const struct segment *first = TAILQ_FIRST(&b->segments);
-
 	assert(b->finished);
 	if (b->failure)
 		return b->failure;
@@ -292,7 +290,7 @@ int body_export(struct body *b, int *ret_fd)
 		return -ENODATA;
 	if (b->write.busy)
 		return -EAGAIN;
-	if (first && first->kind == SEGMENT_OWN && first->len == b->appended)
-		return spool_file_reopen(b->loop->spool, b->own_fd, ret_fd);
-	return all_in_memory(b) ? export_memory(b, ret_fd) : -EXDEV;
+	if (all_are(b, SEGMENT_MEMORY))
+		return export_memory(b, ret_fd);
+	return all_are(b, SEGMENT_OWN) ? spool_file_reopen(b->loop->spool, b->own_fd, ret_fd) : -EXDEV;
 }

@@ -20,7 +20,7 @@ static int choose_file(struct body *b)
 		return 0;
 	if (!b->options.own_file && b->options.expected <= large && b->appended <= large)
 		return 0;
-	err = spool_file_take(spool, &b->own_fd);
+	err = spool_file_take(spool, b->options.own_file && b->finished, &b->own_fd);
 	if (err != -EMFILE && err != -ENFILE)
 		return err;
 	b->own_refused = true;
@@ -120,40 +120,89 @@ static void mark(struct body *b, bool writing)
 }
 
 static void on_written(struct spool_job *job);
+static void on_copied(struct spool_job *job);
 
 static void submit(struct body *b)
 {
-	struct body_write *w = &b->write;
+	b->write.busy = true;
+	b->write.job.reply = &b->loop->mailbox;
+	b->write.job.len = (size_t)b->write.bytes;
+	b->loop->awaited++;
+	spool_submit(b->loop->spool, &b->write.job);
+}
 
+static int start_write(struct body *b)
+{
+	struct body_write *w = &b->write;
+	int err = choose_file(b);
+
+	if (!err)
+		err = b->own_fd != -1 ? place_in_own_file(b) : place_in_extent(b);
+	if (err)
+		return err;
 	assert(w->job.iov_count > 0);
 	mark(b, true);
 	b->unwritten = body_first_unwritten(TAILQ_NEXT(w->last, link));
 	b->spooled = true;
-	w->busy = true;
-	w->job.reply = &b->loop->mailbox;
 	w->job.iov = w->iov;
-	w->job.len = (size_t)w->bytes;
 	w->job.what = SPOOL_WRITE;
 	w->job.done = on_written;
-	b->loop->awaited++;
-	spool_submit(b->loop->spool, &w->job);
+	submit(b);
+	return 0;
+}
+
+/* What must be in one file, but went to extents while there were too many files, moves when all of it has come. */
+static struct segment *misplaced(const struct body *b)
+{
+	struct segment *seg;
+
+	if (!b->finished || !b->options.own_file || b->own_refused || b->dropped > 0)
+		return NULL;
+	TAILQ_FOREACH(seg, &b->segments, link)
+	{
+		if (seg->kind == SEGMENT_EXTENT)
+			return seg;
+	}
+	return NULL;
+}
+
+static int start_copy(struct body *b, struct segment *seg)
+{
+	struct body_write *w = &b->write;
+	int err = choose_file(b);
+
+	if (err || b->own_fd == -1)
+		return err;
+	err = spool_file_charge(b->loop->spool, seg->len);
+	if (err)
+		return err;
+	b->own_charged += seg->len;
+	seg->writing = true;
+	w->copied = seg;
+	w->bytes = seg->len;
+	w->job.fd = b->own_fd;
+	w->job.offset = (off_t)seg->at;
+	w->job.from_fd = seg->extent.fd;
+	w->job.from_offset = seg->extent.offset;
+	w->job.what = SPOOL_COPY;
+	w->job.done = on_copied;
+	submit(b);
+	return 0;
 }
 
 void body_write_on(struct body *b)
 {
-	int err;
+	struct segment *seg;
+	int err = 0;
 
 	if (b->write.busy || b->failure || b->freed || b->options.memory_only || !b->loop->spool)
 		return;
-	if (!b->unwritten || !wants_write(b, b->unwritten))
-		return;
-	err = choose_file(b);
-	if (!err)
-		err = b->own_fd != -1 ? place_in_own_file(b) : place_in_extent(b);
+	if (b->unwritten && wants_write(b, b->unwritten))
+		err = start_write(b);
+	else if ((seg = misplaced(b)))
+		err = start_copy(b, seg);
 	if (err)
 		body_fail(b, err);
-	else
-		submit(b);
 }
 
 void body_spill(struct body *b)
@@ -215,6 +264,35 @@ static void give_up_write(struct body *b)
 }
 
 /* May free the body. */
+static void ended(struct body *b, int result)
+{
+	if (!b->freed && result < 0)
+		body_fail(b, result);
+	body_trim(b);
+	body_write_on(b);
+	body_note(b, b->write.busy ? 0 : NEWS_SETTLED);
+	body_tell(b);
+}
+
+static void on_copied(struct spool_job *job)
+{
+	struct body *b = CONTAINER_OF(job, struct body, write.job);
+	struct segment *seg = b->write.copied, *before = TAILQ_PREV(seg, segment_list, link);
+
+	b->loop->awaited--;
+	b->write.busy = false;
+	seg->writing = false;
+	if (job->result == 0 && !b->freed) {
+		spool_extent_give(b->loop->spool, &seg->extent);
+		seg->kind = SEGMENT_OWN;
+		if (before && before->kind == SEGMENT_OWN && !seg->reading) {
+			before->len += seg->len;
+			body_segment_remove(b, seg);
+		}
+	}
+	ended(b, job->result);
+}
+
 static void on_written(struct spool_job *job)
 {
 	struct body *b = CONTAINER_OF(job, struct body, write.job);
@@ -225,10 +303,5 @@ static void on_written(struct spool_job *job)
 		give_up_write(b);
 	else
 		replace_blocks(b);
-	if (!b->freed && job->result < 0)
-		body_fail(b, job->result);
-	body_trim(b);
-	body_write_on(b);
-	body_note(b, b->write.busy ? 0 : NEWS_SETTLED);
-	body_tell(b);
+	ended(b, job->result);
 }

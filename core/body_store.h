@@ -60,7 +60,8 @@ struct body_write {
 	struct segment *first, *last; /* what is written; before `first`: `into` */
 	struct segment *into;         /* a segment with an extent that has room for these; NULL: `extent` is new */
 	struct extent extent;
-	bool own; /* to the own file */
+	struct segment *copied; /* from its extent to the own file, instead of all that */
+	bool own;               /* to the own file */
 	uint64_t bytes;
 };
 

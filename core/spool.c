@@ -95,14 +95,10 @@ static void iov_skip(struct iovec **iov, int *count, size_t n)
 	}
 }
 
-static int write_all(const struct spool_job *job)
+static int write_all(int fd, off_t offset, struct iovec *iov, int count)
 {
-	struct iovec *iov = job->iov;
-	int count = job->iov_count;
-	off_t offset = job->offset;
-
 	while (count > 0) {
-		ssize_t n = pwritev(job->fd, iov, count, offset);
+		ssize_t n = pwritev(fd, iov, count, offset);
 
 		if (n == -1 && errno == EINTR)
 			continue;
@@ -114,21 +110,61 @@ static int write_all(const struct spool_job *job)
 	return 0;
 }
 
-/* Read for real, since readahead() may do as much or as little as it likes. */
-static int read_in(const struct spool_job *job, char *buffer)
+static int read_all(int fd, off_t offset, char *to, size_t len)
 {
-	size_t done = 0;
-
-	while (done < job->len) {
-		ssize_t n = pread(job->fd, buffer, MIN(job->len - done, (size_t)READ_BYTES), job->offset + (off_t)done);
+	while (len > 0) {
+		ssize_t n = pread(fd, to, len, offset);
 
 		if (n == -1 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n == 0 ? -EIO : -errno;
-		done += (size_t)n;
+		offset += n;
+		to += n;
+		len -= (size_t)n;
 	}
 	return 0;
+}
+
+/* Read for real, since readahead() may do as much or as little as it likes. */
+static int read_in(const struct spool_job *job, char *buffer)
+{
+	int err = 0;
+
+	for (size_t done = 0, n; !err && done < job->len; done += n) {
+		n = MIN(job->len - done, (size_t)READ_BYTES);
+		err = read_all(job->fd, job->offset + (off_t)done, buffer, n);
+	}
+	return err;
+}
+
+static int copy(const struct spool_job *job, char *buffer)
+{
+	int err = 0;
+
+	for (size_t done = 0, n; !err && done < job->len; done += n) {
+		struct iovec iov;
+
+		n = MIN(job->len - done, (size_t)READ_BYTES);
+		iov = (struct iovec){ buffer, n };
+		err = read_all(job->from_fd, job->from_offset + (off_t)done, buffer, n);
+		if (!err)
+			err = write_all(job->fd, job->offset + (off_t)done, &iov, 1);
+	}
+	return err;
+}
+
+static int perform(const struct spool_job *job, char *buffer)
+{
+	switch (job->what) {
+	case SPOOL_READ:
+		return read_in(job, buffer);
+	case SPOOL_WRITE:
+		return write_all(job->fd, job->offset, job->iov, job->iov_count);
+	case SPOOL_COPY:
+		return copy(job, buffer);
+	}
+	return -EINVAL;
 }
 
 static void deliver_job(struct mail *m)
@@ -140,7 +176,7 @@ static void deliver_job(struct mail *m)
 
 static void do_job(struct spool *s, struct spool_job *job, char *buffer)
 {
-	job->result = job->what == SPOOL_WRITE ? write_all(job) : read_in(job, buffer);
+	job->result = perform(job, buffer);
 	pthread_mutex_lock(&s->queue_lock);
 	s->jobs--;
 	if (job->result < 0)
@@ -321,13 +357,14 @@ void spool_extent_give(struct spool *s, const struct extent *e)
 
 /* Own files */
 
-int spool_file_take(struct spool *s, int *ret_fd)
+int spool_file_take(struct spool *s, bool urgent, int *ret_fd)
 {
+	unsigned max = s->options.own_files_max;
 	bool room;
 	int fd;
 
 	pthread_mutex_lock(&s->map_lock);
-	room = s->own_files < s->options.own_files_max;
+	room = s->own_files < (urgent ? max : max - max / 2);
 	s->own_files += room;
 	pthread_mutex_unlock(&s->map_lock);
 	if (!room)

@@ -42,9 +42,10 @@ void spool_extent_give(struct spool *s, const struct extent *e);
 
 /*
  * A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. -EMFILE when
- * own_files_max exist. A spool thread closes it, since that can take a disk's time: until then file and bytes count.
+ * own_files_max exist, or half as many and this one is not `urgent`: a body that is whole and must have a file now.
+ * A spool thread closes it, since that can take a disk's time: until then file and bytes count.
  */
-MUST_USE int spool_file_take(struct spool *s, int *ret_fd);
+MUST_USE int spool_file_take(struct spool *s, bool urgent, int *ret_fd);
 void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes);
 
 /* A second, read-only open of an own file, with its own offset; *ret_fd is yours. */
@@ -57,7 +58,7 @@ MUST_USE int spool_file_charge(struct spool *s, uint64_t bytes);
 
 uint64_t spool_own_file_bytes(const struct spool *s);
 
-/* One read or write by a spool thread. Yours from the call to its delivery at `reply`; done() runs on that mailbox's thread. */
+/* One read, write or copy by a spool thread. Yours from the call to its delivery at `reply`; done() runs on that mailbox's thread. */
 struct spool_job {
 	struct mail mail; /* set by spool_submit */
 	struct mailbox *reply;
@@ -65,8 +66,10 @@ struct spool_job {
 	off_t offset;
 	struct iovec *iov; /* what is written; used up. SPOOL_READ has none: it reads into the page cache only */
 	int iov_count;
+	int from_fd; /* what is copied to fd and offset */
+	off_t from_offset;
 	size_t len; /* bytes; of a write: what iov holds together */
-	enum { SPOOL_READ, SPOOL_WRITE } what;
+	enum { SPOOL_READ, SPOOL_WRITE, SPOOL_COPY } what;
 	int result; /* 0: all of it, or -errno; a short read is -EIO */
 	void (*done)(struct spool_job *job);
 	struct spool_job *next;

@@ -26,7 +26,7 @@ struct fixture {
 	struct budget budget;
 	struct spool *spool;
 	struct loop *loop;
-	struct body *body;
+	struct body *body, *other;
 	unsigned room, ready, failed;
 	int err;
 	bool in_call; /* no event may come now */
@@ -121,6 +121,7 @@ static void unmake(struct fixture *f)
 {
 	struct spool_figures left;
 
+	body_free(&f->other);
 	body_free(&f->body);
 	assert_null(f->body);
 	settle(f);
@@ -537,6 +538,40 @@ static void too_many_own_files_go_to_extents(void **state)
 	check_content(f);
 }
 
+static void check_exported(int fd, size_t bytes);
+
+/* Half of the own files are for those that are whole: many slow clients do not take them all. */
+static void a_body_that_went_to_extents_gets_its_file_when_it_is_whole(void **state)
+{
+	struct fixture *f = *state;
+	struct body *other = NULL;
+	const struct body_options o = { .memory_max = 0, .own_file = true };
+	static const char text[100000];
+	int fd = -1;
+
+	make_with(f, 64 << 20, 64 << 20, 2);
+	assert_int_equal(body_new(f->loop, &o, &other), 0);
+	assert_int_equal(body_append(other, slice_of(text, sizeof(text))), 0);
+	new_body(f, (struct body_options){ .memory_max = 64 * K, .own_file = true });
+	for (size_t i = 0; i < 30; i++) {
+		assert_int_equal(append(f, 20 * K), 0);
+		settle(f);
+	}
+	assert_int_equal(figures(f).own_files, 1);
+	assert_true(figures(f).extents > 5);
+	body_finish(f->body);
+	assert_false(body_settled(f->body));
+	settle(f);
+	assert_true(body_settled(f->body));
+	assert_int_equal(figures(f).own_files, 2);
+	assert_int_equal(figures(f).extents, 0);
+	check_content(f);
+	assert_int_equal(body_export(f->body, &fd), 0);
+	check_exported(fd, 600 * K);
+	close(fd);
+	body_free(&other);
+}
+
 static void check_exported(int fd, size_t bytes)
 {
 	char *got = malloc(bytes + 1);
@@ -902,7 +937,7 @@ static void model_step(struct fixture *f, struct model *m, uint64_t limit)
 		break;
 	}
 	assert_int_equal(body_failure(f->body), 0);
-	assert_int_equal(body_memory(f->body), f->loop->lease.used);
+	assert_int_equal(body_memory(f->body) + (f->other ? body_memory(f->other) : 0), f->loop->lease.used);
 }
 
 static void random_use_agrees_with_a_model(void **state)
@@ -911,9 +946,13 @@ static void random_use_agrees_with_a_model(void **state)
 
 	for (unsigned round = 0; round < 60; round++) {
 		struct model m = { .seed = round };
+		const struct body_options o = { .memory_max = 0, .own_file = true };
 		uint64_t limit = round % 3 == 0 ? 20 * K : round % 3 == 1 ? 700 * K : 3000 * K;
 
-		make(f);
+		make_with(f, 64 << 20, 256 << 20, round % 8 == 4 ? 1 : 4);
+		assert_int_equal(body_new(f->loop, &o, &f->other), 0);
+		assert_int_equal(body_append(f->other, SLICE("other")), 0);
+		body_finish(f->other); /* has the own file that the body would have */
 		new_body(f, (struct body_options){
 		                .memory_max = round % 5 * 16 * K,
 		                .expected = round % 7 == 0 ? limit : 0,
@@ -924,6 +963,10 @@ static void random_use_agrees_with_a_model(void **state)
 			body_cursor_init(&m.cursors[i], f->body);
 		for (size_t i = 0; i < 400; i++)
 			model_step(f, &m, limit);
+		if (round % 16 == 4) {
+			body_free(&f->other);
+			settle(f);
+		}
 		body_finish(f->body);
 		for (size_t i = 0; i < 100; i++)
 			model_step(f, &m, limit);
@@ -959,6 +1002,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(at_the_spool_limit_the_body_fails_and_no_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(without_a_spool_all_stays_in_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many_own_files_go_to_extents, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_body_that_went_to_extents_gets_its_file_when_it_is_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_exported_is_whole_and_cannot_be_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(settling_is_told_as_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_cold_file_is_read_in_first, setup, teardown),

@@ -196,9 +196,10 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	int fd[3] = { -1, -1, -1 };
 
 	make(f, 4 * E, 2, 1);
-	assert_int_equal(spool_file_take(f->spool, &fd[0]), 0);
-	assert_int_equal(spool_file_take(f->spool, &fd[1]), 0);
-	assert_int_equal(spool_file_take(f->spool, &fd[2]), -EMFILE);
+	assert_int_equal(spool_file_take(f->spool, false, &fd[0]), 0);
+	assert_int_equal(spool_file_take(f->spool, false, &fd[1]), -EMFILE); /* half of them are for the urgent */
+	assert_int_equal(spool_file_take(f->spool, true, &fd[1]), 0);
+	assert_int_equal(spool_file_take(f->spool, true, &fd[2]), -EMFILE);
 	assert_int_equal(figures(f).own_files, 2);
 	assert_int_equal(spool_file_charge(f->spool, 3 * E), 0);
 	assert_int_equal(spool_extent_take(f->spool, &e), 0);
@@ -215,7 +216,7 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	assert_int_equal(run_job(f, &nothing), 0);
 	assert_int_equal(figures(f).own_files, 0);
 	assert_int_equal(figures(f).bytes, 0);
-	assert_int_equal(spool_file_take(f->spool, &fd[0]), 0);
+	assert_int_equal(spool_file_take(f->spool, false, &fd[0]), 0);
 	spool_file_give(f->spool, &fd[0], 0);
 }
 
@@ -253,7 +254,7 @@ static void free_extents_leave_the_disk_for_own_files(void **state)
 	for (size_t i = 0; i < COUNT; i++)
 		spool_extent_give(f->spool, &e[i]);
 	assert_true(on_disk(e[0].fd) >= COUNT * E); /* recycled without truncation */
-	assert_int_equal(spool_file_take(f->spool, &fd), 0);
+	assert_int_equal(spool_file_take(f->spool, false, &fd), 0);
 	assert_int_equal(spool_file_charge(f->spool, 10 * E + 1), 0);
 	assert_int_equal(spool_file_charge(f->spool, 50 * E - 1), 0);
 	assert_int_equal(run_job(f, &nothing), 0);
@@ -280,6 +281,7 @@ static void jobs_write_all_pieces_and_read_in(void **state)
 	struct iovec iov[] = { { text, 4 }, { text + 4, 0 }, { text + 4, 4 }, { text + 8, 5 } };
 	struct test_job write = { .job = { .what = SPOOL_WRITE, .iov = iov, .iov_count = ARRAY_LEN(iov), .len = 13 } };
 	struct test_job read = { .job = { .what = SPOOL_READ } };
+	struct test_job copy = { .job = { .what = SPOOL_COPY, .len = 13 } };
 	struct extent e;
 
 	make(f, 4 * E, 1, 2);
@@ -291,9 +293,17 @@ static void jobs_write_all_pieces_and_read_in(void **state)
 	assert_string_equal(got, text);
 	read.job.len = 13;
 	assert_int_equal(run_job(f, &read), 0);
-	read.job.len = 14; /* past the end */
+	copy.job.fd = copy.job.from_fd = e.fd;
+	copy.job.from_offset = e.offset + 100;
+	copy.job.offset = e.offset + 1000;
+	assert_int_equal(run_job(f, &copy), 0);
+	assert_int_equal(pread(e.fd, got, sizeof(got), e.offset + 1000), 13);
+	assert_string_equal(got, text);
+	copy.job.from_offset = e.offset + 5000; /* nothing there */
+	assert_int_equal(run_job(f, &copy), -EIO);
+	read.job.len = 1000; /* past the end */
 	assert_int_equal(run_job(f, &read), -EIO);
-	assert_int_equal(figures(f).errors, 1);
+	assert_int_equal(figures(f).errors, 2);
 	assert_int_equal(figures(f).jobs, 0);
 	spool_extent_give(f->spool, &e);
 }
@@ -325,7 +335,7 @@ static void a_reopened_file_cannot_be_changed(void **state)
 	int fd = -1, again = -1;
 
 	make(f, E, 1, 1);
-	assert_int_equal(spool_file_take(f->spool, &fd), 0);
+	assert_int_equal(spool_file_take(f->spool, false, &fd), 0);
 	assert_int_equal(write(fd, "abc", 3), 3);
 	assert_int_equal(spool_file_reopen(f->spool, fd, &again), 0);
 	assert_int_equal(read(again, got, sizeof(got)), 3); /* an offset of its own */
