@@ -70,7 +70,7 @@ struct attempt {
 	bool sent_any, sent_all;
 	bool given_up;    /* at the time limit */
 	bool send_failed; /* the worker does not take any more; it may have answered all the same */
-	bool readable, peer_closed, paused;
+	bool readable, paused;
 	bool got_byte, got_final, grew, tunnel, is_stream;
 	uint8_t interim;
 	_Alignas(max_align_t) char protocol_state[];
@@ -153,13 +153,19 @@ static void attempt_finish(struct attempt *a)
 	free(a);
 }
 
+/* The owner may say pause, or detach, in answer. */
+static void attempt_progress(struct attempt *a)
+{
+	if (!a->grew || !a->events || a->ended)
+		return;
+	a->grew = false;
+	a->events->progress(a->ctx);
+}
+
 /* After each piece of work of the loop's. May free a. */
 static void attempt_settle(struct attempt *a)
 {
-	if (a->grew && a->events && !a->ended) {
-		a->grew = false;
-		a->events->progress(a->ctx);
-	}
+	attempt_progress(a);
 	if (a->ended && !a->end_posted)
 		attempt_finish(a);
 }
@@ -283,7 +289,7 @@ static void attempt_send(struct attempt *a)
 		break;
 	case SENDER_ERROR:
 		/* It may have answered before it stopped reading (413 at once): what it said is still to be read. */
-		a->send_failed = a->readable = a->peer_closed = true;
+		a->send_failed = a->readable = true;
 		break;
 	case SENDER_ON:
 	case SENDER_WAIT: /* for the owner's kick */
@@ -323,13 +329,11 @@ static void attempt_eof(struct attempt *a)
 		attempt_lost(a, 0, "worker closed the connection inside its answer");
 }
 
-/* n of a recv: true if there are bytes. */
-static bool received(struct attempt *a, ssize_t n, size_t asked)
+/* n of a recv: true if there are bytes. A short read is no end: what broke the link may stand behind it, told by the same edge. */
+static bool received(struct attempt *a, ssize_t n)
 {
 	if (n > 0) {
 		a->got_byte = true;
-		if ((size_t)n < asked && !a->peer_closed && !a->protocol->descriptors)
-			a->readable = false;
 		if (a->state == STATE_SENDING || a->state == STATE_WAITING)
 			attempt_enter(a, STATE_READING);
 		return true;
@@ -428,7 +432,7 @@ static void read_framed(struct attempt *a)
 		body_commit(a->into, 0);
 	}
 	n = receive(a, &iov, 1, &fd);
-	if (received(a, n, asked))
+	if (received(a, n))
 		attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
 }
 
@@ -457,7 +461,7 @@ static void read_raw(struct attempt *a)
 		asked += HEAD_READ_BYTES;
 	}
 	got = receive(a, iov, n, &fd);
-	if (!received(a, got, asked)) {
+	if (!received(a, got)) {
 		if (a->into)
 			body_commit(a->into, 0);
 		return;
@@ -483,6 +487,7 @@ static void attempt_read(struct attempt *a)
 			read_raw(a);
 		else
 			read_framed(a);
+		attempt_progress(a);
 	}
 }
 
@@ -545,8 +550,6 @@ static void attempt_event(void *ctx, short what)
 	} else if (what & EV_WRITE) {
 		attempt_send(a);
 	}
-	if (what & EV_CLOSED)
-		a->peer_closed = true;
 	if (what & (EV_READ | EV_CLOSED))
 		a->readable = true;
 	attempt_read(a);

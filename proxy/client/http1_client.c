@@ -79,7 +79,9 @@ struct http1_client {
 	char *partial; /* read and not yet understood */
 	uint32_t partial_len;
 	bool partial_again; /* it may hold more than was asked for so far: look before reading */
-	bool readable, peer_closed, closing;
+	bool readable;
+	bool drained; /* the last read got less than it asked for: what comes next is an edge of its own */
+	bool peer_closed, broken;
 	uint8_t reading; /* enum reading */
 	struct http1_scan scan;
 	uint32_t requests;
@@ -128,6 +130,9 @@ static void client_enter(struct http1_client *c, enum reading next)
 		loop_timer_set(loop_of(c), &c->timer, CARE_MS);
 		break;
 	case READING_HELD:
+		c->readable = c->readable && !c->drained;
+		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
+		break;
 	case READING_TUNNEL:
 		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
 		break;
@@ -277,14 +282,7 @@ static bool client_refuse(struct http1_client *c, struct slice bytes, unsigned s
 /* True: it has gone, as far as a request goes that is not yet in work. */
 static bool client_has_left(const struct http1_client *c)
 {
-	int err = 0;
-	socklen_t len = sizeof(err);
-
-	if (!c->peer_closed)
-		return false;
-	if (!c->listen->half_close)
-		return true;
-	return getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0;
+	return c->broken || (c->peer_closed && !c->listen->half_close);
 }
 
 static bool client_flush(struct http1_client *c);
@@ -576,8 +574,7 @@ static ssize_t client_recv(struct http1_client *c, struct iovec *iov, int n, siz
 	ssize_t got = recvmsg(c->fd, &msg, MSG_DONTWAIT);
 
 	if (got > 0) {
-		if ((size_t)got < asked && !c->peer_closed)
-			c->readable = false;
+		c->drained = (size_t)got < asked && !c->peer_closed;
 		return got;
 	}
 	if (got == -1 && errno == EINTR)
@@ -995,6 +992,15 @@ static void client_spill(struct crowd_member *m)
 		exchange_spill(c->turn->exchange);
 }
 
+/* Where nothing is read, a reset must be asked for: libevent tells it as readable and writable. */
+static bool is_broken(const struct http1_client *c)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	return getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0;
+}
+
 static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
 	struct http1_client *c = ctx;
@@ -1003,6 +1009,8 @@ static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 		c->peer_closed = true;
 	if (what & (EV_READ | EV_CLOSED))
 		c->readable = true;
+	if (c->reading == READING_HELD && c->readable)
+		c->broken = c->broken || is_broken(c);
 	if ((what & EV_WRITE) && c->turn && (c->turn->responding || sender_out_left(&c->turn->sender) > 0) && !client_flush(c))
 		return;
 	(void)client_read(c);

@@ -40,6 +40,8 @@ static const struct row {
 	{ GET, NULL, READS_ALL, "HTTP/1.1 100 Continue\r\n\r\n" OK "Content-Length: 2\r\n\r\nhi", THEN_STAYS, ATTEMPT_WHOLE,
 	    "hi", false },
 	{ HEAD, NULL, READS_ALL, OK "Content-Length: 2000\r\n\r\n", THEN_STAYS, ATTEMPT_WHOLE, "", false },
+	/* gunicorn does */
+	{ HEAD, NULL, READS_ALL, OK "Content-Length: 2\r\n\r\nhi", THEN_CLOSES, ATTEMPT_WHOLE, "", true },
 	{ POST, "abc", READS_ALL, OK "Content-Length: 2\r\n\r\nhi", THEN_STAYS, ATTEMPT_WHOLE, "hi", true },
 	/* an answer before the body was read (413 at once) is an answer */
 	{ POST, "abc", READS_NOTHING, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", THEN_CLOSES, ATTEMPT_WHOLE, "",
