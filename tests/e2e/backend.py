@@ -60,6 +60,16 @@ class Connection(Wire):
             headers.append((name, value))
         return Seen(raw, method, target, version, headers, b"", self.number)
 
+    def all_but_one_byte_of_the_head(self):
+        """So that closing finds bytes unread."""
+        while b"\r\n\r\n" not in (there := self.sock.recv(65536, socket.MSG_PEEK)):
+            assert there, "the head did not come whole"
+        self.exactly_unbuffered(there.index(b"\r\n\r\n") + 3)
+
+    def exactly_unbuffered(self, n):
+        while n > 0:
+            n -= len(self.sock.recv(n))
+
     def request(self):
         """A whole request; what forebay sends has an exact length or none."""
         seen = self.request_head()
@@ -91,7 +101,7 @@ def answer(raw, then="close"):
 
     def handler(conn):
         if then == "reset":
-            conn.request_head()
+            conn.all_but_one_byte_of_the_head()
         else:
             conn.request()
         for piece in raw if isinstance(raw, (list, tuple)) else [raw]:

@@ -32,7 +32,9 @@ def saw(stage):
 @pytest.fixture(autouse=True)
 def fresh(stage):
     stage.backend.planned.clear()
-    saw(stage)
+    assert stage.ask("GET", "/sentinel").status == 200
+    stage.backend.take()
+    stage.backend.received.clear()
 
 
 def allows(want, status):

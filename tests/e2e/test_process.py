@@ -64,7 +64,7 @@ def test_there_are_a_master_a_front_and_workers(demo):
 
 def test_the_front_is_sandboxed(demo):
     with open(f"/proc/{demo.front()}/status") as f:
-        status = dict(line.rstrip().split(":\t", 1) for line in f if ":\t" in line)
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
     assert status["NoNewPrivs"] == "1"
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
 
@@ -72,7 +72,7 @@ def test_the_front_is_sandboxed(demo):
 @pytest.mark.skipif(not ROOT, reason="a master that is not root has no capabilities to give up")
 def test_a_root_master_keeps_few_capabilities(demo):
     with open(f"/proc/{demo.pid}/status") as f:
-        status = dict(line.rstrip().split(":\t", 1) for line in f if ":\t" in line)
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
     names = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 5: "KILL", 6: "SETGID", 7: "SETUID", 10: "NET_BIND_SERVICE"}
     allowed = sum(1 << n for n in names if n != 1)
     assert int(status["CapEff"], 16) & ~allowed == 0, f"{int(status['CapEff'], 16):x}"
