@@ -84,7 +84,7 @@ void body_segment_free(struct body *b, struct segment *seg)
 		body_block_free(b, seg);
 		break;
 	case SEGMENT_EXTENT:
-		spool_extent_give(b->loop->spool, &seg->extent);
+		spool_extent_give(b->loop->spool, &seg->extent, seg->handed_out);
 		break;
 	case SEGMENT_OWN:
 		break;

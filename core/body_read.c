@@ -164,6 +164,12 @@ static void read_in(struct body *b, struct segment *seg, uint64_t offset)
 	spool_submit(b->loop->spool, &r->job);
 }
 
+static enum body_peek hand_out(struct segment *seg)
+{
+	seg->handed_out = true;
+	return BODY_FILE;
+}
+
 /*
  * What was just read in is taken at its word once: to look again could go on for ever when memory is short. Where one cannot
  * look, it is taken at its word for as long as the cursor is in it.
@@ -179,15 +185,15 @@ static enum body_peek peek_file(struct body *b, struct segment *seg, uint64_t of
 		ret->len = (size_t)MIN((uint64_t)ret->len, b->read.to - offset);
 	if (was_read_in && b->read.fresh) {
 		b->read.fresh = false;
-		return BODY_FILE;
+		return hand_out(seg);
 	}
 	warmth = b->loop->spool ? probe(ret) : WARM;
 	switch (warmth) {
 	case WARM:
-		return BODY_FILE;
+		return hand_out(seg);
 	case UNKNOWN:
 		if (was_read_in)
-			return BODY_FILE;
+			return hand_out(seg);
 		break;
 	case COLD:
 		break;

@@ -260,7 +260,7 @@ static void give_up_write(struct body *b)
 	mark(b, false);
 	b->unwritten = w->first;
 	if (!w->own && !w->into)
-		spool_extent_give(b->loop->spool, &w->extent);
+		spool_extent_give(b->loop->spool, &w->extent, false);
 }
 
 /* May free the body. */
@@ -283,7 +283,7 @@ static void on_copied(struct spool_job *job)
 	b->write.busy = false;
 	seg->writing = false;
 	if (job->result == 0 && !b->freed) {
-		spool_extent_give(b->loop->spool, &seg->extent);
+		spool_extent_give(b->loop->spool, &seg->extent, seg->handed_out);
 		seg->kind = SEGMENT_OWN;
 		if (before && before->kind == SEGMENT_OWN && !seg->reading) {
 			before->len += seg->len;

@@ -29,6 +29,7 @@ struct segment {
 	uint64_t len; /* content bytes, never 0 on the body's list */
 	enum segment_kind kind;
 	bool writing, reading; /* part of the job that is under way: must not go away */
+	bool handed_out;       /* an extent that body_peek has named: sockets may still hold its pages */
 	union {
 		struct {
 			char *ptr;

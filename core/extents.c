@@ -114,7 +114,7 @@ int extents_take(struct extents *x, struct extent *ret)
 {
 	if (x->used >= x->max)
 		return -ENOSPC;
-	if (!take_recycled(x, ret) && !extents_leave(x, ret) && !take_new(x, ret))
+	if (!take_recycled(x, ret) && !take_new(x, ret))
 		/* With all arenas there, what is missing is just being given back to the disk. */
 		return x->arena_count < EXTENTS_ARENAS_MAX ? -EAGAIN : -ENOSPC;
 	x->used++;
@@ -126,12 +126,14 @@ static struct arena *arena_of(const struct extents *x, const struct extent *e)
 	return x->arenas[e->number / x->arena_extents];
 }
 
-void extents_give(struct extents *x, const struct extent *e)
+void extents_give(struct extents *x, const struct extent *e, bool leaves)
 {
+	struct arena *a = arena_of(x, e);
+
 	assert(x->used > 0);
-	push(&arena_of(x, e)->recycled, e->number % x->arena_extents);
+	push(leaves ? &a->leaving : &a->recycled, e->number % x->arena_extents);
 	x->used--;
-	x->recycled++;
+	*(leaves ? &x->leaving : &x->recycled) += 1;
 }
 
 /* From the last arena on, so that it is the first ones that stay in use. */

@@ -49,7 +49,8 @@ void extents_add(struct extents *x, struct arena **a);
 
 /* Free ones with disk first. 0, -ENOSPC, or -EAGAIN: an arena must be added. */
 MUST_USE int extents_take(struct extents *x, struct extent *ret);
-void extents_give(struct extents *x, const struct extent *e);
+/* leaves: its disk and pages must be given back before it is used again. */
+void extents_give(struct extents *x, const struct extent *e, bool leaves);
 
 /* n of the recycled ones, which must be there, are to leave the disk. */
 void extents_reclaim(struct extents *x, uint64_t n);

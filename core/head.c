@@ -162,7 +162,7 @@ static int move_to_block(struct head *h, size_t text_size, size_t field_size)
 
 	if (!block)
 		return -ENOMEM;
-	if (h->field_count)
+	if (h->fields)
 		memcpy(block, h->fields, h->field_count * sizeof(struct field));
 	if (h->text_len)
 		memcpy((char *)(block + field_size), h->text, h->text_len);

@@ -196,7 +196,12 @@ static void finish_closing(struct spool *s, const struct closing *c)
 	}
 }
 
-/* Gives the disk behind one free extent back; false: there was none. A file system that cannot do it keeps its blocks. */
+static int punch(int fd, off_t offset, size_t len)
+{
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, (off_t)len) == -1 ? -errno : 0;
+}
+
+/* Gives the disk and the pages behind one free extent back; false: there was none. One where that fails is never used again. */
 static bool reclaim_one(struct spool *s)
 {
 	struct extent e;
@@ -207,7 +212,8 @@ static bool reclaim_one(struct spool *s)
 	pthread_mutex_unlock(&s->map_lock);
 	if (!found)
 		return false;
-	(void)fallocate(e.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, e.offset, SPOOL_EXTENT_BYTES);
+	if (punch(e.fd, e.offset, SPOOL_EXTENT_BYTES) != 0)
+		return true;
 	pthread_mutex_lock(&s->map_lock);
 	extents_left(&s->extents, &e);
 	pthread_mutex_unlock(&s->map_lock);
@@ -348,11 +354,21 @@ int spool_extent_take(struct spool *s, struct extent *ret)
 	}
 }
 
-void spool_extent_give(struct spool *s, const struct extent *e)
+static void wake_to_reclaim(struct spool *s)
+{
+	pthread_mutex_lock(&s->queue_lock);
+	s->reclaiming = true;
+	pthread_cond_signal(&s->work);
+	pthread_mutex_unlock(&s->queue_lock);
+}
+
+void spool_extent_give(struct spool *s, const struct extent *e, bool handed_out)
 {
 	pthread_mutex_lock(&s->map_lock);
-	extents_give(&s->extents, e);
+	extents_give(&s->extents, e, handed_out);
 	pthread_mutex_unlock(&s->map_lock);
+	if (handed_out)
+		wake_to_reclaim(s);
 }
 
 /* Own files */
@@ -433,12 +449,8 @@ int spool_file_charge(struct spool *s, uint64_t bytes)
 		s->file_bytes += bytes;
 	}
 	pthread_mutex_unlock(&s->map_lock);
-	if (!reclaim)
-		return err;
-	pthread_mutex_lock(&s->queue_lock);
-	s->reclaiming = true;
-	pthread_cond_signal(&s->work);
-	pthread_mutex_unlock(&s->queue_lock);
+	if (reclaim)
+		wake_to_reclaim(s);
 	return err;
 }
 
@@ -492,8 +504,10 @@ int spool_new(const struct spool_options *o, struct spool **ret)
 	pthread_mutex_init(&s->map_lock, NULL);
 	pthread_mutex_init(&s->queue_lock, NULL);
 	pthread_cond_init(&s->work, NULL);
-	/* The first arena now: a directory that cannot be written to shows at the start. */
+	/* The first arena now: a directory that cannot be written to, or whose files cannot have holes, shows at the start. */
 	err = add_arena(s);
+	if (!err)
+		err = punch(s->extents.arenas[0]->fd, 0, SPOOL_EXTENT_BYTES);
 	if (!err)
 		err = start_threads(s);
 	if (err) {

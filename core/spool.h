@@ -38,7 +38,11 @@ struct extent {
 
 /* Returns 0, -ENOSPC at spool_limit, or -errno. May make an arena, which is a system call or two without disk I/O. */
 MUST_USE int spool_extent_take(struct spool *s, struct extent *ret);
-void spool_extent_give(struct spool *s, const struct extent *e);
+/*
+ * handed_out: sendfile() may have put its pages into a socket, which shows what is written to them later on. Such an extent is used again only
+ * after a hole was punched where it was: the pages in flight then belong to nobody else.
+ */
+void spool_extent_give(struct spool *s, const struct extent *e, bool handed_out);
 
 /*
  * A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. -EMFILE when

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -141,7 +143,7 @@ static void extents_end_at_the_limit_and_are_recycled(void **state)
 		for (size_t round = 0; n > 0 && round < 3; round++) {
 			const struct extent was = e[n - 1];
 
-			spool_extent_give(f->spool, &e[n - 1]);
+			spool_extent_give(f->spool, &e[n - 1], false);
 			assert_int_equal(spool_extent_take(f->spool, &e[n - 1]), 0);
 			assert_int_equal(e[n - 1].number, was.number);
 			assert_int_equal(e[n - 1].fd, was.fd);
@@ -150,7 +152,7 @@ static void extents_end_at_the_limit_and_are_recycled(void **state)
 			assert_int_equal(st.st_nlink, 0);
 		}
 		while (n > 0)
-			spool_extent_give(f->spool, &e[--n]);
+			spool_extent_give(f->spool, &e[--n], false);
 		assert_int_equal(figures(f).bytes, 0);
 		spool_free(&f->spool);
 		assert_null(f->spool);
@@ -174,7 +176,7 @@ static void no_place_is_given_out_twice(void **state)
 	for (size_t i = 0; i < COUNT; i++) {
 		size_t at = (size_t)rand_r(&seed) % COUNT;
 
-		spool_extent_give(f->spool, &e[at]);
+		spool_extent_give(f->spool, &e[at], false);
 		assert_int_equal(spool_extent_take(f->spool, &again), 0);
 		e[at] = again;
 	}
@@ -183,7 +185,7 @@ static void no_place_is_given_out_twice(void **state)
 		assert_int_equal(seen[e[i].number]++, 0);
 	}
 	for (size_t i = 0; i < COUNT; i++)
-		spool_extent_give(f->spool, &e[i]);
+		spool_extent_give(f->spool, &e[i], false);
 	free(seen);
 	free(e);
 }
@@ -206,7 +208,7 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	assert_int_equal(spool_file_charge(f->spool, 1), -ENOSPC);
 	assert_int_equal(spool_file_charge(f->spool, UINT64_MAX), -ENOSPC);
 	assert_int_equal(figures(f).bytes, 4 * E);
-	spool_extent_give(f->spool, &e);
+	spool_extent_give(f->spool, &e, false);
 	assert_int_equal(spool_file_charge(f->spool, 1), 0);
 	assert_int_equal(spool_extent_take(f->spool, &e), -ENOSPC);
 	spool_file_give(f->spool, &fd[0], 3 * E);
@@ -252,7 +254,7 @@ static void free_extents_leave_the_disk_for_own_files(void **state)
 	fsync(e[0].fd);
 	assert_true(on_disk(e[0].fd) >= COUNT * E);
 	for (size_t i = 0; i < COUNT; i++)
-		spool_extent_give(f->spool, &e[i]);
+		spool_extent_give(f->spool, &e[i], false);
 	assert_true(on_disk(e[0].fd) >= COUNT * E); /* recycled without truncation */
 	assert_int_equal(spool_file_take(f->spool, false, &fd), 0);
 	assert_int_equal(spool_file_charge(f->spool, 10 * E + 1), 0);
@@ -270,7 +272,7 @@ static void free_extents_leave_the_disk_for_own_files(void **state)
 	assert_int_equal(e[COUNT - 1].fd, e[0].fd);
 	for (size_t i = 0; i < COUNT; i++) {
 		assert_true(e[i].number < COUNT);
-		spool_extent_give(f->spool, &e[i]);
+		spool_extent_give(f->spool, &e[i], false);
 	}
 }
 
@@ -305,7 +307,7 @@ static void jobs_write_all_pieces_and_read_in(void **state)
 	assert_int_equal(run_job(f, &read), -EIO);
 	assert_int_equal(figures(f).errors, 2);
 	assert_int_equal(figures(f).jobs, 0);
-	spool_extent_give(f->spool, &e);
+	spool_extent_give(f->spool, &e, false);
 }
 
 static void a_full_disk_is_the_jobs_result(void **state)
@@ -379,7 +381,7 @@ static void *take_and_give(void *arg)
 
 		if (have[at]) {
 			atomic_fetch_sub(&u->held[mine[at].number], 1);
-			spool_extent_give(u->f->spool, &mine[at]);
+			spool_extent_give(u->f->spool, &mine[at], false);
 			have[at] = false;
 		} else if (i < ROUNDS) {
 			have[at] = spool_extent_take(u->f->spool, &mine[at]) == 0;
@@ -445,10 +447,45 @@ static void many_jobs_on_many_threads_all_come_back(void **state)
 		assert_int_equal(got, i * 7);
 	}
 	assert_int_equal(figures(f).jobs, 0);
-	spool_extent_give(f->spool, &e);
+	spool_extent_give(f->spool, &e, false);
 	free(iov);
 	free(values);
 	free(jobs);
+}
+
+/*
+ * sendfile() puts the file's pages into the socket, not a copy: what is written there later on shows in what was sent before. So
+ * an extent that was handed out must have lost its pages before it is used again.
+ */
+static void what_was_sent_from_an_extent_stays_what_it_was(void **state)
+{
+	struct fixture *f = *state;
+	char bytes[4096], got[4096];
+	struct test_job after = { .job = { .what = SPOOL_READ } };
+	struct extent e, again;
+	int ends[2];
+	off_t at;
+
+	make(f, 64 * E, 1, 1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	assert_int_equal(spool_extent_take(f->spool, &e), 0);
+	memset(bytes, 'a', sizeof(bytes));
+	assert_int_equal(pwrite(e.fd, bytes, sizeof(bytes), e.offset), sizeof(bytes));
+	at = e.offset;
+	assert_int_equal(sendfile(ends[0], e.fd, &at, sizeof(bytes)), sizeof(bytes));
+	spool_extent_give(f->spool, &e, true);
+	/* The one thread gives places back before it does a job: when the job is done, the place is free. */
+	assert_int_equal(run_job(f, &after), 0);
+	assert_int_equal(spool_extent_take(f->spool, &again), 0);
+	assert_true(again.fd == e.fd && again.offset == e.offset);
+	memset(bytes, 'b', sizeof(bytes));
+	assert_int_equal(pwrite(again.fd, bytes, sizeof(bytes), again.offset), sizeof(bytes));
+	assert_int_equal(recv(ends[1], got, sizeof(got), MSG_WAITALL), sizeof(got));
+	for (size_t i = 0; i < sizeof(got); i++)
+		assert_int_equal(got[i], 'a');
+	spool_extent_give(f->spool, &again, false);
+	close(ends[0]);
+	close(ends[1]);
 }
 
 int main(void)
@@ -456,6 +493,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(extents_end_at_the_limit_and_are_recycled, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_place_is_given_out_twice, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_was_sent_from_an_extent_stays_what_it_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_files_are_counted_and_charged_with_the_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(free_extents_leave_the_disk_for_own_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(jobs_write_all_pieces_and_read_in, setup, teardown),
