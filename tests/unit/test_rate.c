@@ -13,13 +13,12 @@ static const struct {
 	uint64_t until_ms;
 	bool broken;
 } cases[] = {
-	{ 0, 1000, 10000, false },	/* nothing, but within the grace */
-	{ 0, 1000, 10001, true },
-	{ 1024, 1000, 600000, false },	/* just the rate */
-	{ 1000, 1000, 600000, true },	/* a little less, for long enough */
-	{ 4, 1000, 10050, true },	/* dripping */
-	{ 10240, 10000, 600000, false }, /* in bursts as far apart as the grace */
-	{ 10240, 11000, 22000, true },	/* a little further apart */
+	{ 0, 1000, 10000, false },                               /* nothing, but within the grace */
+	{ 0, 1000, 10001, true }, { 1024, 1000, 600000, false }, /* just the rate */
+	{ 1000, 1000, 600000, true },                            /* a little less, for long enough */
+	{ 4, 1000, 10050, true },                                /* dripping */
+	{ 10240, 10000, 600000, false },                         /* in bursts as far apart as the grace */
+	{ 10240, 11000, 22000, true },                           /* a little further apart */
 };
 
 static void a_peer_keeps_to_the_rate_or_does_not(void **state)
