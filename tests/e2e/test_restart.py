@@ -125,7 +125,8 @@ def test_no_post_is_begun_twice_while_the_server_is_killed_ten_times(work, repla
     failed = {k: v for k, v in outcomes.items() if v != 200}
     assert set(failed.values()) <= {502}
     assert all(count[k] == 1 for k in outcomes if k not in failed)
-    assert len(failed) <= rounds * WORKERS  # each death can take with it what was in a slot, and nothing from the queue
+    if replay_unread == "on":  # a death can take with it what was in a slot; what lay in the socket unread is proven not to be
+        assert len(failed) <= rounds * WORKERS
 
 
 def test_the_posts_that_fail_are_those_that_were_begun(work):
