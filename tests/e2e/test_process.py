@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import procs
-from backend import OK
+from backend import OK, polite
 from client import Client, Cut, ask, message
 from daemon import FRONT_USER, POOL_USER, ROOT, free_address, run
 from procs import wait_for
@@ -144,10 +144,12 @@ def test_when_the_master_is_killed_everything_goes(demo):
 
 def test_sigterm_lets_what_is_in_work_end_and_takes_no_more(work):
     backend, release = held_backend(work)
+    backend.next(polite)
     site = work.forebay({"socket": backend.name, "slots": 2})
     with site.connect() as c, site.connect() as idle:
+        assert idle.ask("GET", "/").keeps
         c.send(message("GET", "/"))
-        backend.wait_seen(1)
+        backend.wait_seen(2)
         procs.kill(site.pid, TERM)
         assert idle.ends() == "eof"
         wait_for(lambda: not accepts(site.address), "new connections to be refused")
