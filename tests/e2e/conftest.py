@@ -1,5 +1,6 @@
 """End-to-end tests: a real forebay (the environment's FOREBAY, or the one in the build's top folder), real servers and raw
-clients. FOREBAY_TEST_SCALE=0.1 makes counts a tenth, for sanitizers."""
+clients. FOREBAY_TEST_SCALE=0.1 makes counts a tenth, for sanitizers; FOREBAY_TEST_THREADS=4 gives fronts
+four threads where the test does not say how many."""
 
 import os
 import sys

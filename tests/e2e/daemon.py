@@ -23,6 +23,7 @@ PYTHON = "/usr/bin/python3"  # Debian's: the servers are Debian packages
 ROOT = os.geteuid() == 0
 FRONT_USER, POOL_USER = "nobody", "daemon"  # in every Debian
 SCALE = float(os.environ.get("FOREBAY_TEST_SCALE", "1"))
+THREADS = int(os.environ.get("FOREBAY_TEST_THREADS", "2"))  # of each front whose test does not say how many
 SANITIZER_MARKS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer", "runtime error:")
 
 LIVE = set()  # pids of what was started and not yet reaped
@@ -282,7 +283,7 @@ class Work:
     def config(self, pool=None, listen=None, forebay=None, route=None, more=None, name="forebay", address=None):
         """A configuration file for tests; returns its path and the address. Each argument's options go over the defaults."""
         address = address or free_address()
-        daemon = {"threads": 2, "spool_dir": self.spool, "log": "stderr", "log_level": "info",
+        daemon = {"threads": THREADS, "spool_dir": self.spool, "log": "stderr", "log_level": "info",
                   "access_log": self.path(name + ".access"), "access_format": "json",
                   "user": FRONT_USER if ROOT else None}
         daemon.update(forebay or {})
