@@ -13,6 +13,8 @@ enum budget_pressure budget_pressure(const struct budget *b)
 
 	if (leased >= b->limit - b->limit / 16)
 		return BUDGET_HARD;
+	if (leased >= b->limit - b->limit / 8)
+		return BUDGET_TIGHT;
 	return leased >= b->limit - b->limit / 4 ? BUDGET_SOFT : BUDGET_EASY;
 }
 

@@ -15,12 +15,14 @@
 #include "proxy/client/rate.h"
 #include "proxy/serve/exchange.h"
 
+#define TIGHT_BYTES     4096         /* the same, when memory is short */
 #define READ_BYTES      (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
 #define BODY_BYTES      (256u << 10) /* of a body with a length, straight into its memory */
 #define TURNS_AT_ONCE   8            /* reads, before the other connections have their turn */
 #define STEPS_AT_ONCE   32           /* sends, the same */
 #define OUT_MAX_BYTES   (256u << 10) /* a response head, interim ones and a chunk's frame */
 #define PIECES          8
+#define STARVED_MS      100 /* until a body that found no memory is tried again */
 #define CARE_MS         1000
 #define LINGER_MS       2000 /* for the peer to take our last words (RFC 9112, 9.6) */
 #define LINE_LOGGED_MAX 256
@@ -359,8 +361,11 @@ static bool client_body_grew(struct http1_client *c, size_t n)
 	if (c->listen->min_rate > 0)
 		rate_credit(&c->turn->rate, n, now_ms(c), c->listen->min_rate, c->listen->min_rate_grace_ms);
 	exchange_body_grew(c->turn->exchange);
-	if (exchange_wants_body(c->turn->exchange))
+	if (exchange_wants_body(c->turn->exchange)) {
+		if (budget_pressure(loop_of(c)->lease.budget) != BUDGET_EASY)
+			exchange_spill(c->turn->exchange);
 		return true;
+	}
 	/* Refused half-way: the answer is on its way, and the connection ends with it. */
 	c->turn->keep = false;
 	client_enter(c, READING_HELD);
@@ -407,6 +412,8 @@ static bool take_head(struct http1_client *c, struct slice *in)
 	r = http1_scan(&c->scan, *in, &limits, &len);
 	if (r == HTTP1_MORE)
 		return true;
+	if (r == HTTP1_HEAD_TOO_LARGE && c->scan.lines == 0)
+		r = HTTP1_TARGET_TOO_LONG; /* both have the same limit: say what it was */
 	c->scan = (struct http1_scan){ 0 };
 	if (r != HTTP1_OK) {
 		text = *in;
@@ -591,14 +598,16 @@ static bool read_mixed(struct http1_client *c)
 {
 	char *scratch = loop_of(c)->scratch;
 	size_t have = c->partial_len;
-	struct iovec iov = { scratch + have, READ_BYTES };
+	/* In need, heads are read without the content behind them, which would have to be kept. */
+	size_t asked = budget_pressure(loop_of(c)->lease.budget) >= BUDGET_TIGHT ? TIGHT_BYTES : READ_BYTES;
+	struct iovec iov = { scratch + have, asked };
 	struct slice in;
 	ssize_t n = 0;
 
 	if (have)
 		memcpy(scratch, c->partial, have);
 	if (!c->partial_again)
-		n = client_recv(c, &iov, 1, READ_BYTES);
+		n = client_recv(c, &iov, 1, asked);
 	if (n < 0)
 		return false;
 	if (n == 0 && !c->partial_again)
@@ -607,6 +616,14 @@ static bool read_mixed(struct http1_client *c)
 	in = slice_of(scratch, have + (size_t)n);
 	/* Bytes may only stand here again while a head is being read: then `scan` knows how far it has looked. */
 	return client_take(c, &in) && client_keep(c, in);
+}
+
+/* No memory for content just now: what is there goes to the spool, and the peer waits for the room that makes. */
+static void client_starve(struct http1_client *c)
+{
+	exchange_spill(c->turn->exchange);
+	c->turn->starved = true;
+	loop_timer_set(loop_of(c), &c->timer, STARVED_MS);
 }
 
 /* Content of known length goes straight to where it is kept. False: c was freed. */
@@ -619,8 +636,7 @@ static bool read_length(struct http1_client *c)
 	int n = body_room(body, want, iov, PIECES);
 
 	if (n == -ENOMEM) {
-		body_spill(body);
-		c->turn->starved = true; /* client_care tries again */
+		client_starve(c);
 		return true;
 	}
 	if (n < 0) {
@@ -657,6 +673,11 @@ static bool client_read(struct http1_client *c)
 	for (int turn = 0; client_reads(c); turn++) {
 		if (turn == TURNS_AT_ONCE) {
 			event_active(&c->ev, EV_READ, 0);
+			return true;
+		}
+		if ((c->reading == READING_LENGTH || c->reading == READING_CHUNKED) &&
+		    budget_pressure(loop_of(c)->lease.budget) >= BUDGET_TIGHT) {
+			client_starve(c);
 			return true;
 		}
 		if (!(c->reading == READING_LENGTH && c->partial_len == 0 ? read_length(c) : read_mixed(c)))
@@ -779,7 +800,7 @@ static int write_response(struct http1_client *c)
 		f.chunked = !http10;
 		t->keep = t->keep && !http10;
 	}
-	f.close = !t->keep;
+	f.close = !t->keep && !f.upgrade;
 	f.keep_alive_1_0 = t->keep && http10;
 	head_init(&out);
 	err = forward_response_head(response, &f, &out);

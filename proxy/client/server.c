@@ -8,8 +8,10 @@
 #include "proxy/client/listener.h"
 #include "proxy/serve/context.h"
 
+#define PRESSED_MS        250
 #define CARE_MS           1000
 #define EVICTIONS_AT_ONCE 64
+#define TIGHT_GRACE_MS    10000
 #define EVICT_GRACE_MS    1000
 
 struct server {
@@ -41,21 +43,33 @@ static void client_left(void *ctx)
 	server_check_drained(s);
 }
 
-/* Memory: first what waits for clients goes to disk, then idle connections go, then the slowest clients (DESIGN: ceilings). */
+/* One connection less: at the ceiling one that is idle, then the slowest; before it only one that is slow for long. */
+static bool evict_one(struct server *s, enum budget_pressure pressure)
+{
+	uint64_t now = loop_now_ms(s->cx.loop);
+
+	if (pressure == BUDGET_TIGHT)
+		return crowd_evict_slowest(&s->crowd, now, TIGHT_GRACE_MS, "memory_limit");
+	return crowd_evict_idle(&s->crowd, "memory_limit") ||
+	       crowd_evict_slowest(&s->crowd, now, EVICT_GRACE_MS, "memory_limit");
+}
+
+/* Memory: what waits for clients goes to disk, then connections go (DESIGN: ceilings). */
 static void server_care(struct timer *t)
 {
 	struct server *s = CONTAINER_OF(t, struct server, care);
 	struct budget *budget = s->cx.loop->lease.budget;
-	int evicted = 0;
+	enum budget_pressure pressure = budget_pressure(budget);
 
-	loop_timer_set(s->cx.loop, &s->care, CARE_MS);
-	if (budget_pressure(budget) == BUDGET_EASY)
+	loop_timer_set(s->cx.loop, &s->care, pressure == BUDGET_EASY ? CARE_MS : PRESSED_MS);
+	if (pressure == BUDGET_EASY)
 		return;
 	crowd_spill(&s->crowd);
-	while (budget_pressure(budget) == BUDGET_HARD && evicted++ < EVICTIONS_AT_ONCE)
-		if (!crowd_evict_idle(&s->crowd, "memory_limit") &&
-		    !crowd_evict_slowest(&s->crowd, loop_now_ms(s->cx.loop), EVICT_GRACE_MS, "memory_limit"))
-			break;
+	for (int i = 0; i < EVICTIONS_AT_ONCE; i++) {
+		pressure = budget_pressure(budget);
+		if (pressure < BUDGET_TIGHT || !evict_one(s, pressure))
+			return;
+	}
 }
 
 int server_new(const struct server_options *o, struct server **ret)

@@ -489,8 +489,11 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 	ex->head = *h;
 	head_init(h);
 	ex->message = *m;
-	/* An upgrade with content has no meaning that both sides share: the content counts, the upgrade is not passed on. */
-	if (m->framing != FRAMING_NONE)
+	/*
+	 * An upgrade with content has no meaning that both sides share: the content counts, the upgrade is not passed on. Nor is one to
+	 * HTTP/2, by which requests would reach the worker that nobody here has seen.
+	 */
+	if (m->framing != FRAMING_NONE || head_has_element(&ex->head, FIELD_UPGRADE, SLICE("h2c")))
 		ex->message.upgrade = false;
 	why = request_refused(ex, &status);
 	if (why) {
@@ -664,6 +667,8 @@ static void response_grew(void *ctx)
 	struct exchange *ex = ctx;
 
 	pace_worker(ex);
+	if (!ex->is_stream && budget_pressure(ex->cx->loop->lease.budget) != BUDGET_EASY)
+		body_spill(ex->response_body);
 	if (ex->given)
 		ex->events->progress(ex->ctx);
 	else if (!must_be_whole(ex) && body_bytes(ex->response_body) > ex->route->hold)

@@ -88,7 +88,7 @@ def test_a_slow_clients_time_is_not_the_workers(work):
         c.send(b"x")
         c.response()
     entry = site.wait_access(lambda e: True)[0]
-    assert entry["receive_ms"] >= 300 > entry["hold_ms"]
+    assert entry["receive_ms"] >= 200 > entry["hold_ms"]  # the last byte came 300 ms after the first was sent
 
 
 def test_spooled_bodies_are_marked(work):
