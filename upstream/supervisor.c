@@ -297,16 +297,20 @@ static void on_control(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 	arm_timer(w->supervisor);
 }
 
-static void ask_to_end(struct worker *w)
+/* Where it fails, the time limit ends it. */
+static void send_end(struct worker *w, enum control_type type, unsigned seat)
 {
-	const struct control_message m = { .type = CONTROL_END };
+	const struct control_message m = { .type = type, .seat = seat };
 
-	if (w->state != WORKER_STARTING && w->state != WORKER_UP)
-		return;
-	/* Where it fails, the time limit ends it. */
 	if (w->control != -1)
 		(void)!fdpass_send(w->control, &m, sizeof(m), NULL, 0, MSG_DONTWAIT);
 	worker_ends(w);
+}
+
+static void ask_to_end(struct worker *w)
+{
+	if (w->state == WORKER_STARTING || w->state == WORKER_UP)
+		send_end(w, CONTROL_END, 0);
 }
 
 /* Starting. */
@@ -793,8 +797,12 @@ void supervisor_replace(struct supervisor *s, unsigned slot)
 	w = &s->workers[slot / s->conf->threads];
 	if (!is_alive(w))
 		return;
+	log_warning(
+	    "pool=%s worker=%u pid=%d thread=%u what=\"worker is replaced\" why=\"its request took longer than timeout\"",
+	    s->conf->name, w->index, (int)w->pid, slot % s->conf->threads);
 	w->replaced = true;
-	ask_to_end(w);
+	/* Also to one that ends already: it may be waiting for this very thread. */
+	send_end(w, CONTROL_END_WITHOUT, slot % s->conf->threads);
 	arm_timer(s);
 }
 

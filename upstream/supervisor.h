@@ -73,8 +73,8 @@ size_t supervisor_started_bytes(const struct supervisor *s);
 bool supervisor_reaped(struct supervisor *s, pid_t pid, int status);
 
 /*
- * The front has given up on a request in this slot (`timeout`): its worker process ends when its other requests are done, at the latest after
- * end_timeout_ms by SIGKILL, and is replaced without backoff.
+ * The front has given up on a request in this slot (`timeout`): its worker process ends when its other requests are done (those that were not
+ * given up; at once if there are none), at the latest after end_timeout_ms by SIGKILL, and is replaced without backoff.
  */
 void supervisor_replace(struct supervisor *s, unsigned slot);
 

@@ -37,6 +37,7 @@ static const struct rule {
 	[CHANNEL_REFUSED] = { CHANNEL_FRONT, FD_NONE, SIZE(text), true },
 	[CHANNEL_TICK] = { CHANNEL_FRONT, FD_NONE, SIZE(tick), false },
 	[CHANNEL_DRAINED] = { CHANNEL_FRONT, FD_NONE, 0, false },
+	[CHANNEL_REPLACE] = { CHANNEL_FRONT, FD_NONE, SIZE(replace), false },
 #undef SIZE
 };
 static_assert(ARRAY_LEN(rules) == CHANNEL_TYPE_COUNT, "a row for each type");

@@ -277,6 +277,19 @@ int crew_slot(struct crew *c, size_t pool, unsigned slot, pid_t pid, int *fd)
 	return 0;
 }
 
+bool crew_next_given_up(struct crew *c, struct channel_message *ret)
+{
+	unsigned slot;
+
+	for (size_t i = 0; i < c->pool_count; i++) {
+		if (!pool_next_given_up(c->pools[i], &slot))
+			continue;
+		*ret = (struct channel_message){ .type = CHANNEL_REPLACE, .u.replace = { (uint32_t)i, slot } };
+		return true;
+	}
+	return false;
+}
+
 void crew_drain(struct crew *c)
 {
 	c->undrained = c->o.threads;

@@ -42,6 +42,9 @@ MUST_USE int crew_page(struct crew *c, size_t pool, unsigned slots, int fd);
 /* An own worker's slot. Takes *fd, also on failure (the worker then asks again). -EINVAL: no such slot. */
 MUST_USE int crew_slot(struct crew *c, size_t pool, unsigned slot, pid_t pid, int *fd);
 
+/* A slot of an own worker whose request took too long, once for each; fills a CHANNEL_REPLACE. False: no more. */
+bool crew_next_given_up(struct crew *c, struct channel_message *ret);
+
 void crew_drain(struct crew *c);
 
 /* Fills a CHANNEL_TICK. */

@@ -312,11 +312,22 @@ static void on_ended(void *ctx, int err)
 
 static const struct channel_events channel_events = { on_message, on_ended };
 
+/* What does not fit now stays with the pools until the next tick. */
+static void tell_given_up(struct front *f)
+{
+	struct channel_message m;
+
+	while (channel_waiting(f->channel) == 0 && crew_next_given_up(f->crew, &m))
+		if (channel_send(f->channel, &m, NULL) != 0)
+			log_error("event=replace_lost pool=%" PRIu32 " slot=%" PRIu32, m.u.replace.pool, m.u.replace.slot);
+}
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct front *f = ctx;
 	struct channel_message m;
 
+	tell_given_up(f);
 	if (channel_waiting(f->channel) > 0)
 		return; /* the master is behind: newer figures will do */
 	crew_figures(f->crew, &m);

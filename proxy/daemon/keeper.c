@@ -232,6 +232,9 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd UNUSE
 			break;
 		k->events.drained(k->ctx);
 		return;
+	case CHANNEL_REPLACE:
+		k->events.replace(k->ctx, m->u.replace.pool, m->u.replace.slot);
+		return;
 	default:
 		break;
 	}

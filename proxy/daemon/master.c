@@ -261,7 +261,15 @@ static void on_gone(void *ctx, bool failed)
 		enter(m, MASTER_STOPPING);
 }
 
-static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_gone };
+static void on_replace(void *ctx, size_t pool_index, unsigned slot)
+{
+	struct master *m = ctx;
+
+	if (pool_index < pool_count(m) && m->staff[pool_index].supervisor)
+		supervisor_replace(m->staff[pool_index].supervisor, slot);
+}
+
+static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_replace, on_gone };
 
 /* ---- what the workers do ---- */
 

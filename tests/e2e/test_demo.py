@@ -205,7 +205,20 @@ def test_a_worker_that_takes_too_long_is_a_504_and_is_replaced(work):
     before = wait_for(site.workers, "a worker")
     assert site.ask("POST", "/sleep?ms=60000", body=b"").status == 504
     assert site.ask("GET", "/echo").status == 200
-    assert before
+    assert len(site.workers()) == 1 and site.workers() != before
+    assert "its request took longer than timeout" in site.log()
+
+
+def test_others_in_the_process_of_a_worker_that_takes_too_long_are_served_to_their_end(work):
+    site = work.forebay({"app": "demo", "processes": 1, "threads": 2, "timeout": "1s", "queue_timeout": "5m", "release_timeout": "100ms"})
+    before = wait_for(site.workers, "a worker")
+    with site.connect() as stuck, site.connect() as other:
+        stuck.send(message("POST", "/sleep?ms=60000", body=b""))
+        assert stuck.response().status == 504
+        other.send(message("POST", "/sleep?ms=900", body=b""))  # begun before the process is told, or after by its successor
+        assert other.response().status == 200
+    assert site.ask("GET", "/echo").status == 200
+    wait_for(lambda: len(site.workers()) == 1 and site.workers() != before, "a new worker")
 
 
 def test_workers_serve_under_load(demo):

@@ -833,6 +833,56 @@ static void the_end_waits_for_what_was_begun(void **state)
 	join(&w);
 }
 
+/* In a process of its own, where threads may stay behind. Gives what runtime_run did. */
+static int end_without(unsigned threads, unsigned seat, bool front_leaves)
+{
+	const struct control_message m = { .type = CONTROL_END_WITHOUT, .seat = seat };
+	struct world w;
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		alarm(60);
+		start(&w, &app, threads, 0);
+		ask(&w, 0, 1, "GET", "/gone");
+		sem_wait(&stage.inside);
+		if (front_leaves)
+			close(w.front[0]);
+		assert_int_equal(fdpass_send(w.control, &m, sizeof(m), NULL, 0, 0), sizeof(m));
+		if (threads > 1)
+			expect_closed(&w, 1);
+		if (!front_leaves || seat != 0)
+			sem_post(&stage.go);
+		if (!front_leaves)
+			expect_ok(&w, 0, 1, true);
+		pthread_join(w.thread, NULL);
+		_exit(-w.result);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static const struct {
+	unsigned threads, seat;
+	bool front_leaves;
+	int result;
+} given_up[] = {
+	{ 1, 0, true, ETIME }, { 2, 0, true, ETIME }, { 1, 0, false, 0 }, /* it has come back, and serves somebody else */
+	{ 2, 1, true, 0 }, /* idle by now; the busy one was not given up: a front that died */
+};
+
+static void the_end_does_not_wait_for_what_was_given_up(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(given_up); i++) {
+		int got = end_without(given_up[i].threads, given_up[i].seat, given_up[i].front_leaves);
+
+		if (got != given_up[i].result)
+			fail_msg("row %zu: %d", i, got);
+	}
+}
+
 static void a_request_that_was_sent_before_the_end_is_served(void **state)
 {
 	struct world w;
@@ -912,6 +962,8 @@ static const struct {
 	{ { CONTROL_SLOT, UINT32_MAX }, true },
 	{ { CONTROL_SLOT, 0 }, false }, /* no socket */
 	{ { CONTROL_END, 0 }, true },
+	{ { CONTROL_END_WITHOUT, 0 }, true },
+	{ { CONTROL_END_WITHOUT, 2 }, false },
 	{ { CONTROL_WANT, 0 }, false },
 	{ { 99, 0 }, false },
 };
@@ -998,6 +1050,7 @@ int main(void)
 		cmocka_unit_test(an_application_hears_that_its_client_has_gone),
 		cmocka_unit_test(when_the_front_dies_the_answer_is_thrown_away),
 		cmocka_unit_test(the_end_waits_for_what_was_begun),
+		cmocka_unit_test(the_end_does_not_wait_for_what_was_given_up),
 		cmocka_unit_test(a_request_that_was_sent_before_the_end_is_served),
 		cmocka_unit_test(a_worker_ends_after_its_share),
 		cmocka_unit_test(a_worker_without_a_proper_master_ends),

@@ -207,6 +207,15 @@ static void expect_end(struct world *w, unsigned worker)
 	assert_int_equal(hear(w, worker, &fd).type, CONTROL_END);
 }
 
+static void expect_end_without(struct world *w, unsigned worker, unsigned seat)
+{
+	int fd;
+	struct control_message m = hear(w, worker, &fd);
+
+	assert_int_equal(m.type, CONTROL_END_WITHOUT);
+	assert_int_equal(m.seat, seat);
+}
+
 static void die(struct world *w, unsigned worker, int status)
 {
 	assert_true(supervisor_reaped(w->s, w->workers[worker].pid, status));
@@ -399,8 +408,10 @@ static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 	supervisor_replace(w.s, 3); /* the same process */
 	supervisor_replace(w.s, 4); /* no slot at all */
 	expect_nothing(&w, 0);
-	expect_end(&w, 1);
+	expect_end_without(&w, 1, 0);
+	expect_end_without(&w, 1, 1);
 	expect_nothing(&w, 1);
+	assert_true(was_said("longer than timeout"));
 	supervisor_fresh_slots(w.s);
 	expect_nothing(&w, 1); /* it gets no slots any more */
 	pass_ms(&w, END_MS);
@@ -409,7 +420,7 @@ static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 	die(&w, 1, SIGNALED(SIGKILL));
 	assert_int_equal(w.started, 3);
 	supervisor_replace(w.s, 2); /* a successor that still starts */
-	expect_end(&w, 2);
+	expect_end_without(&w, 2, 0);
 	tear_down(&w);
 }
 

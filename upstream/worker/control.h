@@ -13,10 +13,11 @@ enum { WORKER_FD_CONTROL = 3, WORKER_FD_STARTED = 4, WORKER_FD_COUNT };
 #define STARTED_LINE_BYTES 64 /* of the started page, a slot; the serial is its first word */
 
 enum control_type {
-	CONTROL_WANT = 1, /* worker: thread `seat` has no slot socket */
-	CONTROL_SPENT,    /* worker: max_requests is reached: it ends when what it has begun is done */
-	CONTROL_SLOT,     /* master, with one descriptor: the slot socket for `seat` */
-	CONTROL_END,      /* master: end when what you have begun is done */
+	CONTROL_WANT = 1,    /* worker: thread `seat` has no slot socket */
+	CONTROL_SPENT,       /* worker: max_requests is reached: it ends when what it has begun is done */
+	CONTROL_SLOT,        /* master, with one descriptor: the slot socket for `seat` */
+	CONTROL_END,         /* master: end when what you have begun is done */
+	CONTROL_END_WITHOUT, /* master: the same, but do not wait for `seat`: the front has given up on its request */
 };
 
 struct control_message {

@@ -28,6 +28,7 @@ struct seat {
 	pthread_cond_t given; /* a socket, or the end */
 	int next;             /* the socket the master sent, not begun with yet; -1: none */
 	int sock;             /* being served; -1: none */
+	bool given_up;        /* nobody waits for what it does, nor for its end; under the runtime's lock */
 };
 
 struct runtime {
@@ -35,8 +36,9 @@ struct runtime {
 	void *app_ctx;
 	pthread_mutex_t lock; /* of all seats */
 	struct seat *seats;
-	unsigned running; /* threads; under lock */
-	int done_fd;      /* eventfd: no thread is running any more */
+	unsigned running;  /* threads; under lock */
+	unsigned given_up; /* of these; under lock */
+	int done_fd;       /* eventfd: no thread is running any more that is waited for */
 	atomic_bool ending;
 	_Atomic uint64_t served;
 	uint64_t served_max; /* 0: any number */
@@ -123,11 +125,17 @@ static void seat_serve(struct seat *seat)
 		log_warning("seat=%u what=\"slot socket closed\" error=%s", seat->index, strerrorname_np(-err));
 }
 
+static void say_done(struct runtime *rt)
+{
+	const uint64_t one = 1;
+
+	(void)!write(rt->done_fd, &one, sizeof(one));
+}
+
 static void *seat_thread(void *ctx)
 {
 	struct seat *seat = ctx;
 	struct runtime *rt = seat->runtime;
-	const uint64_t one = 1;
 	bool last;
 
 	for (;;) {
@@ -140,11 +148,44 @@ static void *seat_thread(void *ctx)
 			break;
 	}
 	pthread_mutex_lock(&rt->lock);
-	last = --rt->running == 0;
+	rt->running--;
+	rt->given_up -= seat->given_up;
+	seat->given_up = false;
+	last = rt->running == rt->given_up;
 	pthread_mutex_unlock(&rt->lock);
 	if (last)
-		(void)!write(rt->done_fd, &one, sizeof(one));
+		say_done(rt);
 	return NULL;
+}
+
+/* The front has closed its end: whatever this thread is at, nobody takes it. */
+static bool front_has_left(const struct seat *seat)
+{
+	struct pollfd p = { .fd = seat->sock };
+
+	return seat->sock != -1 && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+/* A thread that came back by itself meanwhile, and has the next request, is waited for like the others. */
+static int end_without(struct runtime *rt, unsigned index)
+{
+	struct seat *seat;
+	bool last;
+
+	if (index >= rt->plan->threads)
+		return -EPROTO;
+	seat = &rt->seats[index];
+	pthread_mutex_lock(&rt->lock);
+	if (!seat->given_up && front_has_left(seat)) {
+		seat->given_up = true;
+		rt->given_up++;
+	}
+	last = rt->running == rt->given_up;
+	pthread_mutex_unlock(&rt->lock);
+	end_all(rt);
+	if (last)
+		say_done(rt);
+	return 0;
 }
 
 /* Takes *fd. A master that hands out what nobody asked for is not one. */
@@ -183,6 +224,8 @@ static int take_message(struct runtime *rt)
 	} else if ((size_t)n == sizeof(m) && m.type == CONTROL_END && fds == 0) {
 		end_all(rt);
 		err = 0;
+	} else if ((size_t)n == sizeof(m) && m.type == CONTROL_END_WITHOUT && fds == 0) {
+		err = end_without(rt, m.seat);
 	}
 	if (fd != -1)
 		close(fd);
@@ -251,6 +294,16 @@ static uint64_t with_jitter(uint64_t max)
 	return max + random % (max / 10 + 1);
 }
 
+static bool some_given_up(struct runtime *rt)
+{
+	bool some;
+
+	pthread_mutex_lock(&rt->lock);
+	some = rt->given_up > 0;
+	pthread_mutex_unlock(&rt->lock);
+	return some;
+}
+
 static void join_all(struct runtime *rt)
 {
 	for (unsigned i = 0; i < rt->plan->threads; i++) {
@@ -282,6 +335,8 @@ int runtime_run(const struct runtime_plan *plan)
 		err = start_threads(rt);
 	if (!err)
 		err = wait_for_end(rt);
+	if (!err && some_given_up(rt))
+		err = -ETIME;
 	if (err)
 		return err;
 	join_all(rt);
@@ -360,8 +415,9 @@ int worker_main(int argc, char **argv)
 	err = runtime_run(&plan);
 	if (err == 0)
 		return 0;
-	if (err != -ECONNRESET)
-		log_error("what=\"worker could not go on\" error=%s", strerrorname_np(-err));
 	/* Threads may be anywhere in the application. */
-	_exit(err == -ECONNRESET ? 0 : 1);
+	if (err == -ECONNRESET || err == -ETIME)
+		_exit(0);
+	log_error("what=\"worker could not go on\" error=%s", strerrorname_np(-err));
+	_exit(1);
 }

@@ -32,7 +32,8 @@ struct runtime_plan {
 
 /*
  * Loads the application and serves until the master says END, or max_requests is reached, and all that was begun is done: 0. -ECONNRESET: the
- * master has gone; threads may still be in the application, so the caller leaves by _exit. Other -errno: it could not start; the same.
+ * master has gone; threads may still be in the application, so the caller leaves by _exit. -ETIME: all is done but what the front has given up
+ * on; the same. Other -errno: it could not start; the same.
  */
 MUST_USE int runtime_run(const struct runtime_plan *plan);
 
