@@ -145,6 +145,7 @@ static void pressure_rises_with_what_is_leased(void **state UNUSED)
 struct taker {
 	pthread_t thread;
 	struct budget *budget;
+	pthread_barrier_t *start;
 	_Atomic(size_t) *sum; /* of what all hold */
 	unsigned seed;
 	size_t refused, over;
@@ -157,6 +158,7 @@ static void *take_and_give(void *arg)
 	size_t mine[16] = { 0 };
 
 	lease_init(&l, t->budget);
+	pthread_barrier_wait(t->start);
 	for (size_t i = 0; i < ROUNDS; i++) {
 		size_t *m = &mine[(size_t)rand_r(&t->seed) % ARRAY_LEN(mine)];
 		size_t n = (size_t)rand_r(&t->seed) % (600 * K);
@@ -185,11 +187,13 @@ static void four_threads_never_pass_the_limit(void **state UNUSED)
 	struct budget b;
 	struct taker takers[THREADS];
 	_Atomic(size_t) sum = 0;
+	pthread_barrier_t start;
 	size_t refused = 0;
 
-	budget_init(&b, 10 * M + 1);
+	budget_init(&b, 4 * M + 1); /* less than one alone would take: it is reached even if they run one after the other */
+	assert_int_equal(pthread_barrier_init(&start, NULL, THREADS), 0);
 	for (unsigned i = 0; i < THREADS; i++) {
-		takers[i] = (struct taker){ .budget = &b, .sum = &sum, .seed = i };
+		takers[i] = (struct taker){ .budget = &b, .start = &start, .sum = &sum, .seed = i };
 		assert_int_equal(pthread_create(&takers[i].thread, NULL, take_and_give, &takers[i]), 0);
 	}
 	for (size_t i = 0; i < THREADS; i++) {
@@ -197,6 +201,7 @@ static void four_threads_never_pass_the_limit(void **state UNUSED)
 		assert_int_equal(takers[i].over, 0);
 		refused += takers[i].refused;
 	}
+	pthread_barrier_destroy(&start);
 	assert_true(refused > 0); /* the limit was reached */
 	assert_int_equal(atomic_load(&b.refused), refused);
 	assert_int_equal(leased(&b), 0);
