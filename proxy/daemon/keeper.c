@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "proxy/daemon/pulse.h"
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS  5000
@@ -51,7 +52,7 @@ struct keeper {
 	unsigned backoff_ms;
 	uint64_t serving_since_ms;
 	struct channel_message figures;
-	uint64_t pulse[CHANNEL_THREADS_MAX]; /* ticks at the last keeper_pulse */
+	struct pulse pulse;
 };
 
 static void set_timer(struct keeper *k, unsigned after_ms)
@@ -75,9 +76,11 @@ static void enter(struct keeper *k, enum keeper_state next)
 	case KEEPER_SERVING:
 		k->served = true;
 		k->serving_since_ms = clock_mono_ms(k->o.clock);
-		memset(k->pulse, 0, sizeof(k->pulse));
+		pulse_start(&k->pulse, k->o.limits->threads, k->serving_since_ms);
+		set_timer(k, PULSE_LOOK_MS);
 		break;
 	case KEEPER_DRAINING:
+		set_timer(k, PULSE_LOOK_MS);
 		break;
 	case KEEPER_ENDING:
 		channel_free(&k->channel);
@@ -225,6 +228,7 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd UNUSE
 	case CHANNEL_TICK:
 		k->figures = *m;
 		k->has_figures = true;
+		pulse_heard(&k->pulse, m->u.tick.ticks, clock_mono_ms(k->o.clock));
 		k->events.tick(k->ctx);
 		return;
 	case CHANNEL_DRAINED:
@@ -307,19 +311,44 @@ void keeper_start(struct keeper *k)
 	}
 }
 
+/* Nobody else would end it: its clients would wait for ever. */
+static void look_for_life(struct keeper *k)
+{
+	unsigned thread;
+
+	if (!pulse_stands_still(&k->pulse, clock_mono_ms(k->o.clock), &thread)) {
+		set_timer(k, PULSE_LOOK_MS);
+		return;
+	}
+	log_error("event=front_killed pid=%ld why=\"event thread %u has stood still for %u s\"", (long)k->pid, thread,
+	    PULSE_STILL_MS / 1000);
+	give_up(k);
+}
+
 static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct keeper *k = ctx;
 
-	if (k->state == KEEPER_RESTING) {
+	switch (k->state) {
+	case KEEPER_RESTING:
 		if (k->last)
 			rest_or_go(k);
 		else
 			keeper_start(k);
-		return;
+		break;
+	case KEEPER_SERVING:
+	case KEEPER_DRAINING:
+		look_for_life(k);
+		break;
+	case KEEPER_ENDING:
+		log_warning("event=front_killed pid=%ld why=\"it did not end by itself\"", (long)k->pid);
+		kill_it(k);
+		break;
+	case KEEPER_STARTING:
+	case KEEPER_GONE:
+	case KEEPER_STATE_COUNT:
+		break;
 	}
-	log_warning("event=front_killed pid=%ld why=\"it did not end by itself\"", (long)k->pid);
-	kill_it(k);
 }
 
 static void log_end(const struct keeper *k, pid_t pid, int status)
@@ -428,15 +457,7 @@ const struct channel_message *keeper_figures(const struct keeper *k)
 
 bool keeper_pulse(struct keeper *k)
 {
-	const uint64_t *ticks = k->figures.u.tick.ticks;
-
-	if (!k->has_figures)
-		return false;
-	for (unsigned i = 0; i < k->o.limits->threads; i++)
-		if (ticks[i] <= k->pulse[i])
-			return false;
-	memcpy(k->pulse, ticks, sizeof(k->pulse));
-	return true;
+	return k->has_figures && pulse_all_beat(&k->pulse);
 }
 
 /* The bytes that the master checked are those that every front parses. */

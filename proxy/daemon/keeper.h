@@ -1,5 +1,6 @@
 /*
- * keeper: the master's side of the front: starts it, hands it what it needs, starts another one when it dies.
+ * keeper: the master's side of the front: starts it, hands it what it needs, starts another one when it dies, and ends one whose
+ * threads stand still.
  * Owns:   the front's process, the control socket, the configuration's memfd.
  * Never:  keeps what it hands over of the workers' slots. Blocks.
  * Thread: the master's only one.
