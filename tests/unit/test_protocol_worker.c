@@ -98,6 +98,16 @@ void attempt_got_whole(struct attempt *a, bool reusable)
 	a->reusable = reusable;
 }
 
+/* The linker puts this before the real one. */
+static int export_error;
+int __real_body_export(struct body *b, int *ret_fd);
+int __wrap_body_export(struct body *b, int *ret_fd);
+
+int __wrap_body_export(struct body *b, int *ret_fd)
+{
+	return export_error ? export_error : __real_body_export(b, ret_fd);
+}
+
 static struct clock_test test_clock;
 static struct budget budget;
 
@@ -229,12 +239,12 @@ static void what_is_not_whole_or_too_large_is_not_sent(void **state)
 	set_up(&a, "POST"); /* of unknown length */
 	give_body(&a, 5, true);
 	a.request.length_known = false;
-	assert_int_equal(protocol_worker.start(&a, a.state), -E2BIG);
+	assert_int_equal(protocol_worker.start(&a, a.state), -ENOTSUP);
 	tear_down(&a);
 
 	set_up(&a, "POST"); /* not all there */
 	give_body(&a, 5, false);
-	assert_int_equal(protocol_worker.start(&a, a.state), -E2BIG);
+	assert_int_equal(protocol_worker.start(&a, a.state), -ENOTSUP);
 	tear_down(&a);
 
 	set_up(&a, "GET"); /* wants another protocol: it is asked without */
@@ -257,6 +267,26 @@ static void what_is_not_whole_or_too_large_is_not_sent(void **state)
 	assert_int_equal(protocol_worker.start(&a, a.state), -E2BIG);
 	tear_down(&a);
 	free(value);
+}
+
+static const int export_errors[] = { -EXDEV, -EAGAIN, -ENODATA, -ENOSPC, -EIO, -EMFILE, -ENOMEM };
+
+static void a_body_that_cannot_be_handed_over_is_told_at_once(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(export_errors); i++) {
+		struct attempt a;
+		int got;
+
+		set_up(&a, "POST");
+		give_body(&a, WIRE_INLINE_MAX + 1, true);
+		export_error = export_errors[i];
+		got = protocol_worker.start(&a, a.state);
+		export_error = 0;
+		if (got != export_errors[i] || a.out_fd != -1 || a.body_sent)
+			fail_msg("row %zu: %d", i, got);
+		tear_down(&a);
+	}
 }
 
 static void whether_it_began_is_what_the_page_says(void **state)
@@ -596,6 +626,7 @@ int main(void)
 		cmocka_unit_test(a_request_is_one_frame),
 		cmocka_unit_test(only_the_first_request_of_a_link_is_greeted),
 		cmocka_unit_test(what_is_not_whole_or_too_large_is_not_sent),
+		cmocka_unit_test(a_body_that_cannot_be_handed_over_is_told_at_once),
 		cmocka_unit_test(whether_it_began_is_what_the_page_says),
 		cmocka_unit_test(an_answer_is_taken_or_refused),
 		cmocka_unit_test(nothing_may_stand_behind_the_end),

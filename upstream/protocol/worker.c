@@ -79,9 +79,15 @@ static int put_inline(const struct request *r, struct buf *out)
 		}
 		body_advance(&c, bytes);
 	}
+	if (what == BODY_FAILED)
+		return body_failure(r->body);
 	return what == BODY_END ? 0 : -EIO;
 }
 
+/*
+ * Where it is not in one file of its own there is no other way to the worker: -EXDEV (too many such files at once), -EAGAIN (it is
+ * being written just now), -ENODATA (it was given to somebody else already), the spool's failure, or no descriptor for it.
+ */
 static int put_exported(struct attempt *a, const struct request *r, struct buf *out)
 {
 	size_t at = reserve(out, 8);
@@ -103,7 +109,7 @@ static int put_body(struct attempt *a, const struct request *r, struct buf *out,
 		return 0;
 	}
 	if (!body_is_finished(r->body) || body_bytes(r->body) != r->length)
-		return -E2BIG; /* workers take whole requests only */
+		return -ENOTSUP; /* workers take whole requests only */
 	if (body_was_spooled(r->body) || r->length > WIRE_INLINE_MAX) {
 		*ret_flags = WIRE_DESCRIPTOR;
 		return put_exported(a, r, out);
@@ -122,7 +128,7 @@ static int worker_start(struct attempt *a, void *state UNUSED)
 	int err;
 
 	if (!r->length_known && r->body && !r->upgrade)
-		return -E2BIG;
+		return -ENOTSUP;
 	if (!l->greeted)
 		wire_put_hello(out);
 	l->serial++;
