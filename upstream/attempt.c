@@ -52,6 +52,7 @@ struct attempt {
 	enum attempt_state state;
 	struct timer limit; /* connect_timeout, timeout, release_timeout: one after the other */
 	struct timer starved;
+	struct timer unread;  /* set while the worker may not have read the head */
 	struct mail end_mail; /* brings an end that was decided outside the loop's callbacks */
 	uint64_t begun_us;
 	/* sending */
@@ -136,6 +137,7 @@ static void attempt_finish(struct attempt *a)
 	attempt_enter(a, STATE_GONE);
 	loop_timer_clear(a->loop, &a->limit);
 	loop_timer_clear(a->loop, &a->starved);
+	loop_timer_clear(a->loop, &a->unread);
 	attempt_release(a);
 	if (a->protocol->done)
 		a->protocol->done(a->protocol_state);
@@ -185,6 +187,11 @@ static void attempt_settle_later(struct attempt *a)
 	mailbox_post(&a->loop->mailbox, &a->end_mail);
 }
 
+static bool is_unix(const struct attempt *a)
+{
+	return !a->slot->address || a->slot->address->addr.any.sa_family == AF_UNIX;
+}
+
 /*
  * The link broke. Not begun, provably, is what the started page says or, on a Unix socket, a reset while there was nothing of ours
  * but the head, of which something was still unread (the kernel tells a clean end otherwise).
@@ -192,9 +199,8 @@ static void attempt_settle_later(struct attempt *a)
 static void attempt_lost(struct attempt *a, int err, const char *why)
 {
 	enum begun begun = a->protocol->begun(a, a->protocol_state);
-	bool is_unix = !a->slot->address || a->slot->address->addr.any.sa_family == AF_UNIX;
 
-	if (begun == BEGUN_UNKNOWN && is_unix && !a->got_byte && a->sender.body_sent == 0 &&
+	if (begun == BEGUN_UNKNOWN && is_unix(a) && !a->got_byte && a->sender.body_sent == 0 &&
 	    (err == ECONNRESET || !a->sent_any))
 		begun = BEGUN_NO;
 	attempt_decide(a, begun == BEGUN_NO ? ATTEMPT_UNREAD : ATTEMPT_LOST, why);
@@ -260,8 +266,23 @@ static void attempt_sent_all(struct attempt *a)
 	a->sent_all = true;
 	if (a->tunnel)
 		(void)shutdown(a->link->fd, SHUT_WR);
-	if (a->state == STATE_SENDING)
-		attempt_enter(a, STATE_WAITING);
+	if (a->state != STATE_SENDING)
+		return;
+	attempt_enter(a, STATE_WAITING);
+	if (is_unix(a) && !a->link->pinned)
+		loop_timer_set(a->loop, &a->unread, POOL_OVERSTATED_MS);
+}
+
+/* A worker that was free would have read the head long ago. */
+static void still_unread(struct timer *t)
+{
+	struct attempt *a = CONTAINER_OF(t, struct attempt, unread);
+
+	if (a->got_byte || !head_unread(a) || !pool_overstated(a->slot->pool))
+		return;
+	log_warning(
+	    "pool=%s socket=%s slots=%u what=\"a request lies unread in the socket: the server has fewer workers than slots\"",
+	    attempt_conf(a)->name, a->slot->address->text, attempt_conf(a)->slots);
 }
 
 static void attempt_send(struct attempt *a)
@@ -416,7 +437,7 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 
 static void read_framed(struct attempt *a)
 {
-	size_t asked = a->got_final ? READ_BYTES : HEAD_READ_BYTES;
+	size_t asked = a->got_final && a->in.len == 0 ? READ_BYTES : HEAD_READ_BYTES;
 	struct iovec iov = { a->loop->scratch, asked };
 	struct iovec probe;
 	ssize_t n;
@@ -622,6 +643,7 @@ struct attempt *attempt_new(struct loop *loop, struct slot *slot, struct request
 	a->into = into;
 	a->limit.fire = limit_passed;
 	a->starved.fire = starved_over;
+	a->unread.fire = still_unread;
 	a->begun_us = loop_now_us(loop);
 	a->out_fd = -1;
 	sender_init(&a->sender, OUT_MAX_BYTES);

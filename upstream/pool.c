@@ -4,6 +4,8 @@
 
 #include "upstream/slots.h"
 
+#define OVERSTATED_TELL_US (60u * 1000 * 1000)
+
 static enum pool_answer queue_join(struct pool *p, struct waiter *w, bool again)
 {
 	if (again) {
@@ -216,6 +218,20 @@ void pool_stream_leave(struct pool *p)
 	pthread_mutex_unlock(&p->mutex);
 }
 
+bool pool_overstated(struct pool *p)
+{
+	uint64_t now_us = clock_mono_us(p->clock);
+	bool tell;
+
+	pthread_mutex_lock(&p->mutex);
+	p->slots_overstated++;
+	tell = p->overstated_told_us == 0 || now_us - p->overstated_told_us >= OVERSTATED_TELL_US;
+	if (tell)
+		p->overstated_told_us = now_us;
+	pthread_mutex_unlock(&p->mutex);
+	return tell;
+}
+
 const struct conf_pool *pool_conf(const struct pool *p)
 {
 	return p->conf;
@@ -239,6 +255,7 @@ void pool_figures(struct pool *p, struct pool_figures *ret)
 		.grants = p->grants,
 		.moves = p->moves,
 		.refused_full = p->refused_full,
+		.slots_overstated = p->slots_overstated,
 		/* a waiter of another thread may have come after our look at the clock */
 		.oldest_wait_us = p->queue.head && now_us > p->queue.head->since_us ? now_us - p->queue.head->since_us : 0,
 	};

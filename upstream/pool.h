@@ -134,6 +134,11 @@ bool pool_next_given_up(struct pool *p, unsigned *ret_index);
  */
 MUST_USE bool pool_link_ended(struct slot *slot);
 
+/* Others' workers: a head was still unread after 100 ms, though its slot was free: `slots` says more than there are workers. */
+#define POOL_OVERSTATED_MS 100
+/* Counts it. True: nobody was told for a minute. */
+bool pool_overstated(struct pool *p);
+
 /* Streams hold a slot for long; each pool caps them. False: at the cap. */
 MUST_USE bool pool_stream_enter(struct pool *p);
 void pool_stream_leave(struct pool *p);
@@ -142,7 +147,7 @@ const struct conf_pool *pool_conf(const struct pool *p);
 
 struct pool_figures {
 	unsigned slots, absent, free, granted, busy, queued, queue_peak, streams, sockets_down;
-	uint64_t grants, moves, refused_full;
+	uint64_t grants, moves, refused_full, slots_overstated;
 	uint64_t oldest_wait_us; /* of the queue's head; 0: empty */
 };
 void pool_figures(struct pool *p, struct pool_figures *ret);

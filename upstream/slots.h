@@ -46,7 +46,8 @@ struct pool {
 	struct queue queue;
 	unsigned streams, given_up;
 	unsigned in_state[SLOT_STATE_COUNT];
-	uint64_t grants, moves, refused_full;
+	uint64_t grants, moves, refused_full, slots_overstated;
+	uint64_t overstated_told_us;
 	uint32_t random; /* for the jitter */
 };
 

@@ -282,7 +282,7 @@ static void page_make(struct exchange *ex)
 	buf_init(&page, 16u << 10);
 	response_reset(ex);
 	/* Without memory for the page the status goes out alone. */
-	if (refusal_make(&refusal, &ex->response, &page) != 0) {
+	if (ex->status >= 400 && refusal_make(&refusal, &ex->response, &page) != 0) {
 		head_done(&ex->response);
 		head_init(&ex->response);
 		buf_clear(&page);
@@ -315,6 +315,30 @@ void exchange_refuse(struct exchange *ex, unsigned status, const char *reason)
 	mailbox_post(&ex->cx->loop->mailbox, &ex->mail);
 }
 
+static void cut_delivered(struct mail *m)
+{
+	struct exchange *ex = CONTAINER_OF(m, struct exchange, mail);
+
+	ex->mailed = false;
+	if (ex->dead)
+		exchange_free(ex);
+	else
+		ex->events->cut(ex->ctx);
+}
+
+/* The response has begun, and will not come to its end. Told from the loop. */
+static void cut_later(struct exchange *ex, const char *reason)
+{
+	if (ex->mailed)
+		return;
+	exchange_let_go(ex);
+	ex->reason = reason;
+	ex->refused = true;
+	ex->mail.deliver = cut_delivered;
+	ex->mailed = true;
+	mailbox_post(&ex->cx->loop->mailbox, &ex->mail);
+}
+
 void exchange_set_line(struct exchange *ex, struct slice line)
 {
 	free(ex->line);
@@ -322,6 +346,12 @@ void exchange_set_line(struct exchange *ex, struct slice line)
 }
 
 /* From the head to the queue. */
+
+/* What an own worker gets is complete, always: its protocol knows nothing else. Its answers may still be streams. */
+static bool sent_while_received(const struct exchange *ex)
+{
+	return !ex->route->buffer && pool_of(ex)->app == APP_NONE;
+}
 
 static int request_body_new(struct exchange *ex)
 {
@@ -333,7 +363,7 @@ static int request_body_new(struct exchange *ex)
 		.ctx = ex,
 	};
 
-	if (!ex->route->buffer || ex->is_tunnel) {
+	if (sent_while_received(ex) || ex->is_tunnel) {
 		o.memory_only = true;
 		o.memory_max = STREAM_BYTES;
 	}
@@ -451,12 +481,25 @@ static void slot_granted(struct waiter *w, struct slot *slot)
 	}
 }
 
+/* It asks for an answer of the first intermediary it meets (RFC 9110, 7.6.2). */
+static bool is_last_hop(const struct head *h)
+{
+	uint64_t left;
+
+	return (h->method == METHOD_TRACE || h->method == METHOD_OPTIONS) &&
+	       slice_to_u64(head_get(h, FIELD_MAX_FORWARDS), &left) && left == 0;
+}
+
 /* NULL: may go on. */
 static const char *request_refused(struct exchange *ex, unsigned *ret_status)
 {
 	struct slice host, port;
 	enum route_result found;
 
+	if (is_last_hop(&ex->head)) {
+		*ret_status = ex->head.method == METHOD_OPTIONS ? 204 : 405;
+		return "Max-Forwards: 0";
+	}
 	*ret_status = 503;
 	if (!exchange_charge(ex) || budget_pressure(ex->cx->loop->lease.budget) == BUDGET_HARD)
 		return "memory_limit";
@@ -467,6 +510,8 @@ static const char *request_refused(struct exchange *ex, unsigned *ret_status)
 		return found == ROUTE_NONE ? "no route" : "path leaves the root";
 	}
 	ex->pool = ex->cx->pools[ex->route->pool->index];
+	if (pool_of(ex)->app != APP_NONE)
+		ex->message.upgrade = false; /* own workers have no such thing */
 	if (ex->message.has_length && ex->message.length > ex->route->body_limit) {
 		*ret_status = 413;
 		return "body_limit";
@@ -508,7 +553,7 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 		exchange_refuse(ex, 503, "memory_limit");
 		return;
 	}
-	if (!ex->route->buffer) {
+	if (sent_while_received(ex)) {
 		ex->open = ex->is_stream = true;
 		exchange_dispatch(ex);
 	}
@@ -531,7 +576,10 @@ void exchange_body_grew(struct exchange *ex)
 	struct body *b = exchange_request_body(ex);
 
 	if (!ex->is_tunnel && body_bytes(b) > ex->route->body_limit) {
-		exchange_refuse(ex, 413, "body_limit");
+		if (ex->given)
+			cut_later(ex, "body_limit");
+		else
+			exchange_refuse(ex, 413, "body_limit");
 		return;
 	}
 	if (ex->open && ex->attempt)
@@ -540,7 +588,9 @@ void exchange_body_grew(struct exchange *ex)
 
 void exchange_body_failed(struct exchange *ex, int err)
 {
-	if (err == -ENOMEM)
+	if (ex->given)
+		cut_later(ex, "request body lost");
+	else if (err == -ENOMEM)
 		exchange_refuse(ex, 503, "memory_limit");
 	else
 		exchange_refuse(ex, 507, err == -ENOSPC ? "spool_limit or disk full" : "spool error");

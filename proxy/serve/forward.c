@@ -194,6 +194,20 @@ static enum rule rule_by_name(struct slice name)
 	return slice_eq_nocase(name, SLICE("Proxy-Authentication-Info")) ? DROP : KEEP;
 }
 
+/* One forward less (RFC 9110, 7.6.2). False: not such a field. What is 0 never comes here: forebay answers it. */
+static bool count_forward(struct build *b, unsigned i)
+{
+	enum method m = b->in->method;
+	uint64_t left;
+
+	if (b->in->fields[i].id != FIELD_MAX_FORWARDS || (m != METHOD_TRACE && m != METHOD_OPTIONS))
+		return false;
+	if (!slice_to_u64(head_value(b->in, i), &left) || left == 0)
+		return false;
+	add_u64(b, SLICE("Max-Forwards"), left - 1);
+	return true;
+}
+
 static void pass_request_fields(struct build *b, bool trusted)
 {
 	for (unsigned i = 0; i < b->in->field_count; i++) {
@@ -204,7 +218,7 @@ static void pass_request_fields(struct build *b, bool trusted)
 		/* of what has an id, the trusted ones are continued or checked further down */
 		if (rule == UNTRUSTED && id == FIELD_OTHER && trusted)
 			rule = KEEP;
-		if (rule == KEEP && !options_name(&b->options, b->in, name))
+		if (rule == KEEP && !options_name(&b->options, b->in, name) && !count_forward(b, i))
 			keep_field(b, i);
 	}
 }

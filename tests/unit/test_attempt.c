@@ -328,6 +328,25 @@ static void a_socket_that_refuses_is_unreachable_and_rests(void **state)
 	assert_int_equal(figures.absent, 2);
 }
 
+static void a_head_that_nobody_reads_is_counted_as_an_overstated_slot(void **state)
+{
+	struct pool_figures figures;
+	char seen[1024];
+
+	(void)state;
+	begin(GET, NULL);
+	fx.worker = accept(fx.listener, NULL, NULL);
+	turn();
+	clock_test_advance(&fx.clock, 100 * 1000 + 100 * 1000);
+	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	pool_figures(fx.pool, &figures);
+	assert_int_equal(figures.slots_overstated, 1);
+	worker_reads(seen, sizeof(seen));
+	assert_true(send(fx.worker, OK "Content-Length: 0\r\n\r\n", 38, MSG_NOSIGNAL) > 0);
+	turn();
+	assert_int_equal(fx.how, ATTEMPT_WHOLE);
+}
+
 static void detached_it_keeps_its_slot_until_the_answer_has_ended(void **state)
 {
 	struct pool_figures figures;
@@ -379,6 +398,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(with_replay_unread_the_body_waits_for_the_head_to_be_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(with_replay_unread_a_post_that_was_not_read_is_proved_unread, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_socket_that_refuses_is_unreachable_and_rests, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_head_that_nobody_reads_is_counted_as_an_overstated_slot, setup, teardown),
 		cmocka_unit_test_setup_teardown(detached_it_keeps_its_slot_until_the_answer_has_ended, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    at_its_time_limit_the_owner_hears_and_the_slot_stays_taken_until_release_timeout, setup, teardown),

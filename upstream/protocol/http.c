@@ -84,6 +84,8 @@ static int take_content(struct attempt *a, struct http_state *s, struct slice *i
 	switch (s->message.framing) {
 	case FRAMING_NONE:
 		/* gunicorn sends what an application yields for HEAD too (20.1, tried): it is no content, and the link goes. */
+		if (attempt_request(a)->head.method != METHOD_HEAD)
+			return http_whole(a, s, in, ret_why);
 		attempt_got_whole(a, s->message.keep_alive && in->len == 0);
 		return 0;
 	case FRAMING_LENGTH:
