@@ -153,7 +153,8 @@ static const struct option pool_options[] = {
 	UINT(POOL, threads, 1, 1024, "1", RESTART, "threads", "Threads of each worker process. With app only."),
 	PATH(POOL, directory, no_words, NULL, RESTART, "The working directory of the workers. With app only."),
 	NAME(POOL, "user", user, RESTART,
-	    "The user that the workers run as; required where forebay is started by root. With app only."),
+	    "The user that the workers run as. Started by root without it, they run as an unprivileged user that is not the "
+	    "front's. With app only."),
 	LIST(POOL, "environment", ENVIRONMENT, char *, environment, environment_count, RESTART,
 	    "A variable for the workers, KEY=VALUE; quotes are part of the value. With app only."),
 	U64(POOL, max_requests, 0, UINT32_MAX, "0", RESTART, "requests",

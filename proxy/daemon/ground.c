@@ -23,7 +23,29 @@ const char *ground_default_user(void)
 	return NULL;
 }
 
-/* ---- whom the front runs as ---- */
+/* -1: there is none. */
+static uid_t uid_of(const char *name)
+{
+	const struct passwd *p = getpwnam(name);
+
+	return p ? p->pw_uid : (uid_t)-1;
+}
+
+const char *ground_default_worker_user(const char *front)
+{
+	static const char *const names[] = { "www-data", "daemon", "nobody" };
+	const uid_t front_uid = uid_of(front);
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		const uid_t uid = uid_of(names[i]);
+
+		if (uid != (uid_t)-1 && uid != 0 && uid != front_uid)
+			return names[i];
+	}
+	return NULL;
+}
+
+/* ---- whom the front and the workers run as ---- */
 
 /* Not as root we cannot become another: then the front runs as we do. */
 static int stay_who_we_are(const struct conf *conf)
@@ -40,19 +62,31 @@ static int stay_who_we_are(const struct conf *conf)
 }
 
 /* A worker could look into a front of the same user. */
-static int check_pool_users(const struct conf *conf, const char *front)
+static int check_pool_user(const struct ground *g, const struct conf_pool *p)
 {
-	int err = 0;
-
-	for (size_t i = 0; i < conf->pool_count; i++) {
-		const struct conf_pool *p = &conf->pools[i];
-
-		if (p->app == APP_NONE || !p->user || strcmp(p->user, front) != 0)
-			continue;
-		log_error("pool %s: user: \"%s\" is the front's user; workers need another one", p->name, front);
-		err = -EINVAL;
+	if (!p->user && g->worker_user) {
+		log_info("[pool %s] user is not set: its workers run as \"%s\"", p->name, g->worker_user);
+	} else if (!p->user) {
+		log_error("[pool %s] user: say which unprivileged user the workers shall run as", p->name);
+		return -EINVAL;
+	} else if (uid_of(p->user) == g->user->uid) {
+		log_error("[pool %s] user: \"%s\" is the front's user; workers need another one", p->name, p->user);
+		return -EINVAL;
 	}
-	return err;
+	return 0;
+}
+
+static int check_pool_users(struct ground *g, const char *front)
+{
+	int last = 0;
+
+	g->worker_user = ground_default_worker_user(front);
+	for (size_t i = 0; i < g->conf->pool_count; i++) {
+		int err = g->conf->pools[i].app == APP_NONE ? 0 : check_pool_user(g, &g->conf->pools[i]);
+
+		last = err ? err : last;
+	}
+	return last;
 }
 
 static int find_user(struct ground *g)
@@ -80,7 +114,7 @@ static int find_user(struct ground *g)
 	g->user = &g->user_found;
 	if (!g->conf->daemon.user)
 		log_info("forebay.user is not set: the front runs as \"%s\"", name);
-	return check_pool_users(g->conf, name);
+	return check_pool_users(g, name);
 }
 
 /* ---- limits ---- */

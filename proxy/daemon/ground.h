@@ -21,6 +21,7 @@ struct ground {
 	struct limits limits;
 	struct spawn_user user_found;
 	const struct spawn_user *user; /* the front's; NULL: the master's own */
+	const char *worker_user; /* for own pools without `user`, started by root; NULL: none is needed, or there is none */
 	struct keeper_log outputs[LOGGER_TO_COUNT];
 	struct logs logs; /* the master's own lines; a duplicate of outputs[LOGGER_ERROR] */
 	int spool_dir;
@@ -39,5 +40,8 @@ void ground_done(struct ground *g);
 
 /* The name of the user that a front started by root runs as, if the configuration does not say it: NULL: there is none. */
 const char *ground_default_user(void);
+
+/* The same for workers: somebody who is neither the front nor root. */
+const char *ground_default_worker_user(const char *front);
 
 #endif

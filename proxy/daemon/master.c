@@ -286,7 +286,11 @@ static const struct supervisor_events supervisor_events = { .slot_ready = on_slo
 
 static int new_supervisors(struct master *m)
 {
-	const struct supervisor_options o = { .clock = &clock_real, .end_timeout_ms = END_TIMEOUT_MS };
+	const struct supervisor_options o = {
+		.clock = &clock_real,
+		.default_user = m->ground.worker_user,
+		.end_timeout_ms = END_TIMEOUT_MS,
+	};
 	int err = 0;
 
 	m->staff = calloc(MAX(pool_count(m), 1), sizeof(*m->staff));

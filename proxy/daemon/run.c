@@ -1,7 +1,6 @@
 #include "proxy/daemon/run.h"
 
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -161,17 +160,6 @@ int run_compose(
 	return err;
 }
 
-/* Somebody who is not the front. */
-static const char *find_worker_user(const char *front)
-{
-	static const char *const names[] = { "www-data", "daemon", "nobody" };
-
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		if (strcmp(names[i], front) != 0 && getpwnam(names[i]))
-			return names[i];
-	return NULL;
-}
-
 static int serve(const struct run_options *o, const struct run_place *place)
 {
 	struct buf ini, screen, errors;
@@ -203,7 +191,7 @@ static int find_users(struct run_place *place)
 	if (geteuid() != 0)
 		return 0;
 	place->front_user = ground_default_user();
-	place->worker_user = place->front_user ? find_worker_user(place->front_user) : NULL;
+	place->worker_user = place->front_user ? ground_default_worker_user(place->front_user) : NULL;
 	return place->worker_user ? 0 : -ENOENT;
 }
 

@@ -11,7 +11,7 @@ import pytest
 import procs
 from backend import OK, polite
 from client import Client, Cut, ask, message
-from daemon import FRONT_USER, POOL_USER, ROOT, free_address, run
+from daemon import FRONT_USER, POOL_USER, ROOT, TOP, free_address, run
 from procs import wait_for
 from tools import pattern
 
@@ -371,6 +371,27 @@ def test_run_demo_answers_and_says_where(work):
     site.wait_log("%s:%d" % address)
     assert len(wait_for(lambda: len(site.workers()) == 3 and site.workers(), "three workers")) == 3
     assert site.stop(INT) == 0
+
+
+def test_the_demo_configuration_works_as_it_is(work):
+    address = free_address()
+    with open(os.path.join(TOP, "conf", "demo.ini")) as f:
+        text = f.read().replace("127.0.0.1:8000", "%s:%d" % address)
+    text = text.replace("[forebay]\n", f"[forebay]\nspool_dir = {work.spool}\n")
+    site = work.forebay_run(["-c", work.write("demo.ini", text)], address)
+    assert site.ask("GET", "/").status == 200
+    if ROOT:  # it chooses users, and says whom
+        workers = wait_for(site.workers, "workers")
+        front = procs.owner(site.front())
+        assert front != 0 and not {0, front} & {procs.owner(w) for w in workers}
+        assert "its workers run as" in site.log() and "the front runs as" in site.log()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can choose users")
+def test_the_front_and_the_workers_are_different_users(work):
+    site = work.forebay({"app": "demo", "user": FRONT_USER}, ready=False)
+    site.expected = {1}
+    assert site.wait() == 1 and "is the front's user" in site.log()
 
 
 def test_run_socket_serves_others_workers(work):
