@@ -8,8 +8,6 @@
 
 #include "core/buf.h"
 
-#define DEFER_ACCEPT_S 1
-
 /* A Unix listener's file, known again by its inode: somebody may have put another in its place. */
 struct listener_file {
 	const struct conf_address *address;
@@ -61,8 +59,7 @@ static void set_options(int fd, int family)
 	if (family == AF_UNIX)
 		return;
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	/* A thread is woken for a request, not for a connection. */
-	set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, DEFER_ACCEPT_S);
+	/* No TCP_DEFER_ACCEPT: nobody sees a connection that it holds back, neither head_timeout nor who drains. */
 }
 
 /* A bound socket that does not listen yet; *fd is set also when bind fails: the caller's to close. */

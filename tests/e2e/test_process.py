@@ -154,12 +154,13 @@ def test_sigterm_lets_what_is_in_work_end_and_takes_no_more(work):
     backend, release = held_backend(work)
     backend.next(polite)
     site = work.forebay({"socket": backend.name, "slots": 2})
-    with site.connect() as c, site.connect() as idle:
+    with site.connect() as c, site.connect() as idle, site.connect() as silent:
         assert idle.ask("GET", "/").keeps
         c.send(message("GET", "/"))
         backend.wait_seen(2)
         procs.kill(site.pid, TERM)
         assert idle.ends() == "eof"
+        assert silent.ends()  # reset if nobody had accepted it yet
         wait_for(lambda: not accepts(site.address), "new connections to be refused")
         assert site.running()
         release.set()
