@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_BYTES 2048
@@ -16,6 +17,7 @@ static void to_stderr(void *ctx UNUSED, enum log_level level UNUSED, struct slic
 static struct {
 	const char *name;
 	enum log_level level;
+	bool stamps;
 	log_sink *sink;
 	void *ctx;
 } setup = { .name = "forebay", .level = LOG_LEVEL_INFO, .sink = to_stderr };
@@ -35,9 +37,31 @@ void log_setup(const char *name, enum log_level level, log_sink *sink, void *ctx
 	setup.ctx = ctx;
 }
 
+void log_stamps(bool on)
+{
+	setup.stamps = on;
+}
+
 bool log_wants(enum log_level level)
 {
 	return level <= setup.level;
+}
+
+/* "2026-01-31T23:59:59.123456Z master: info: ", as in the access log; its length. */
+static size_t put_prefix(char *line, size_t room, enum log_level level)
+{
+	char time[32] = "";
+	struct timespec now;
+	struct tm tm;
+	int n;
+
+	if (setup.stamps && clock_gettime(CLOCK_REALTIME, &now) == 0 && gmtime_r(&now.tv_sec, &tm))
+		(void)strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &tm);
+	if (*time)
+		n = snprintf(line, room, "%s.%06ldZ %s: %s: ", time, now.tv_nsec / 1000, setup.name, level_names[level]);
+	else
+		n = snprintf(line, room, "%s: %s: ", setup.name, level_names[level]);
+	return n < 0 ? 0 : MIN((size_t)n, room - 1);
 }
 
 /* Whatever was printed, it stays one line, and no terminal takes it for orders. UTF-8 passes. */
@@ -59,8 +83,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 
 	if (!log_wants(level))
 		return;
-	n = snprintf(line, room, "%s: %s: ", setup.name, level_names[level]);
-	len = n < 0 ? 0 : MIN((size_t)n, room - 1);
+	len = put_prefix(line, room, level);
 	va_start(args, fmt);
 	n = vsnprintf(line + len, room - len, fmt, args);
 	va_end(args);

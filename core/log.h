@@ -16,6 +16,9 @@ typedef void log_sink(void *ctx, enum log_level level, struct slice line);
 /* At start-up, before there are threads. `name` (borrowed for ever) heads each line: "master", "front". */
 void log_setup(const char *name, enum log_level level, log_sink *sink, void *ctx);
 
+/* At start-up as well: each line begins with its time (UTC). For files and terminals; syslog and the journal have their own. */
+void log_stamps(bool on);
+
 void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool log_wants(enum log_level level);
 

@@ -466,7 +466,7 @@ static void could_not_start(struct worker *w, int err)
 	output_free(&w->output);
 	w->failures++;
 	w->due_us = now_us(s) + backoff_us(w);
-	log_error("pool=%s worker=%u what=\"could not be started\" error=%s next_ms=%" PRIu64, s->conf->name, w->index,
+	log_error("pool=%s worker=%u what=\"could not be started\" error=%s again_after_ms=%" PRIu64, s->conf->name, w->index,
 	    strerrorname_np(-err), (w->due_us - now_us(s)) / 1000);
 }
 
@@ -555,7 +555,7 @@ bool supervisor_reaped(struct supervisor *s, pid_t pid, int status)
 	struct worker *w = worker_of(s, pid);
 	bool expected;
 	uint64_t lived_us, due_us;
-	char how[96];
+	char how[96], next[48] = "";
 
 	if (!w)
 		return false;
@@ -567,9 +567,11 @@ bool supervisor_reaped(struct supervisor *s, pid_t pid, int status)
 	s->alive--;
 	due_us = plan_successor(w, lived_us);
 	describe_end(status, how, sizeof(how));
+	if (!s->stopping)
+		(void)snprintf(next, sizeof(next), " restart_after_ms=%" PRIu64, (due_us - now_us(s)) / 1000);
 	log_line(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
-	    "pool=%s worker=%u pid=%d what=\"worker ended\" how=\"%s\" lived_ms=%" PRIu64 " next_ms=%" PRId64, s->conf->name,
-	    w->index, (int)pid, how, lived_us / 1000, s->stopping ? -1 : (int64_t)((due_us - now_us(s)) / 1000));
+	    "pool=%s worker=%u pid=%d what=\"worker ended\" how=\"%s\" lived_ms=%" PRIu64 "%s", s->conf->name, w->index,
+	    (int)pid, how, lived_us / 1000, next);
 	say_crash_loop(w);
 	worker_enter(w, WORKER_DOWN, due_us);
 	tell_slots_gone(w);

@@ -47,8 +47,9 @@ struct channel_message {
 			uint32_t threads;
 			uint32_t tick_ms; /* between two of CHANNEL_TICK */
 			uint32_t connections;
-			uint32_t own_files; /* spool files at once */
-			uint32_t log_level; /* enum log_level */
+			uint32_t own_files;  /* spool files at once */
+			uint32_t log_level;  /* enum log_level */
+			uint32_t log_stamps; /* 1: each line begins with its time */
 		} limits;
 		struct {
 			uint32_t to, kind; /* enum logger_to, enum logger_kind */

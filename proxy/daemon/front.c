@@ -113,6 +113,7 @@ static void take_limits(struct front *f, const struct channel_message *m, int *f
 		return;
 	}
 	log_setup("front", (enum log_level)m->u.limits.log_level, logger_sink, f->logger);
+	log_stamps(m->u.limits.log_stamps);
 }
 
 static void take_log(struct front *f, const struct channel_message *m, int *fd)

@@ -4,6 +4,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -171,6 +172,14 @@ static void use_log(struct ground *g)
 		logs_set(&g->logs, g->outputs[LOGGER_ERROR].kind, &fd);
 }
 
+/* Syslog and the journal have a time of their own for each line. */
+static bool wants_stamps(const struct ground *g)
+{
+	bool to_stderr = strcmp(log_target(g->conf, LOGGER_ERROR), "stderr") == 0;
+
+	return g->outputs[LOGGER_ERROR].kind == LOGGER_FILE && !(to_stderr && getenv("JOURNAL_STREAM"));
+}
+
 static int open_logs(struct ground *g)
 {
 	int err = open_log(g, LOGGER_ERROR), err2 = open_log(g, LOGGER_ACCESS);
@@ -260,9 +269,12 @@ int ground_lay(struct ground *g, const struct conf *conf)
 	for (size_t i = 0; !err && i < ARRAY_LEN(steps); i++)
 		err = steps[i](g);
 	/* Until here all that went wrong was told where forebay was started. */
-	if (!err)
-		use_log(g);
-	return err;
+	if (err)
+		return err;
+	use_log(g);
+	g->log_stamps = wants_stamps(g);
+	log_stamps(g->log_stamps);
+	return 0;
 }
 
 void ground_done(struct ground *g)

@@ -22,6 +22,7 @@ struct ground {
 	struct spawn_user user_found;
 	const struct spawn_user *user; /* the front's; NULL: the master's own */
 	const char *worker_user; /* for own pools without `user`, started by root; NULL: none is needed, or there is none */
+	bool log_stamps;         /* nobody else puts the time before our lines */
 	struct keeper_log outputs[LOGGER_TO_COUNT];
 	struct logs logs; /* the master's own lines; a duplicate of outputs[LOGGER_ERROR] */
 	int spool_dir;

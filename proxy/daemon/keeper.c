@@ -155,6 +155,7 @@ static int send_all(struct keeper *k)
 			.connections = l->connections,
 			.own_files = l->own_files,
 			.log_level = k->o.conf->daemon.log_level,
+			.log_stamps = k->o.log_stamps,
 		},
 	};
 	int err = channel_send(k->channel, &m, NULL);
@@ -284,7 +285,8 @@ static void rest_or_go(struct keeper *k)
 	k->serving_since_ms = 0;
 	k->backoff_ms = k->backoff_ms ? MIN(k->backoff_ms * 2, BACKOFF_MOST_MS) : BACKOFF_FIRST_MS;
 	enter(k, KEEPER_RESTING);
-	log_warning("event=front_restart after_ms=%u", k->backoff_ms);
+	log_warning("event=front_restart after_ms=%u what=\"another front is started; connections of the last one are lost\"",
+	    k->backoff_ms);
 	k->events.lost(k->ctx);
 }
 
@@ -358,9 +360,10 @@ static void log_end(const struct keeper *k, pid_t pid, int status)
 	enum log_level level = expected ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR;
 
 	if (WIFSIGNALED(status))
-		log_line(level, "event=front_died pid=%ld signal=%d", (long)pid, WTERMSIG(status));
+		log_line(level, "event=front_died pid=%ld how=\"signal %d (%s)\"", (long)pid, WTERMSIG(status),
+		    strsignal(WTERMSIG(status)));
 	else
-		log_line(level, "event=front_ended pid=%ld status=%d", (long)pid, WEXITSTATUS(status));
+		log_line(level, "event=front_died pid=%ld how=\"exit %d\"", (long)pid, WEXITSTATUS(status));
 }
 
 bool keeper_reaped(struct keeper *k, pid_t pid, int status)

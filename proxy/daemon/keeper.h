@@ -45,6 +45,7 @@ struct keeper_options {
 	const struct limits *limits;
 	const struct listeners *listeners;
 	const struct keeper_log *logs; /* by enum logger_to; read for each front */
+	bool log_stamps;               /* the front's lines begin with their time */
 	const struct spawn_user *user; /* NULL: as the master */
 	int spool_dir;
 	unsigned tick_ms; /* between the front's signs of life */

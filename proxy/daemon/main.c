@@ -65,6 +65,8 @@ static struct conf *load(const char *file)
 		fprintf(stderr, "%s: it cannot be read: no memory\n", file);
 	if (errors.len > 0)
 		fwrite(errors.ptr, 1, errors.len, stderr);
+	if (!conf && strcmp(file, DEFAULT_FILE) == 0 && access(file, F_OK) == -1)
+		fputs("Without a file: forebay run demo (forebay --help)\n", stderr);
 	buf_done(&errors);
 	return conf;
 }

@@ -322,7 +322,7 @@ static void reap(struct master *m)
 
 static void end_now(struct master *m)
 {
-	log_warning("event=end_now");
+	log_warning("event=end_now what=\"a second signal: requests that are not done are cut\"");
 	m->now = true;
 	if (m->state == MASTER_STOPPING)
 		stop_workers(m);
@@ -338,7 +338,9 @@ static void end(struct master *m, int sig)
 		end_now(m);
 		return;
 	}
-	log_info("event=draining signal=%d timeout_ms=%" PRIu64, sig, m->o.conf->daemon.drain_timeout_ms);
+	log_info("event=draining signal=SIG%s timeout_ms=%" PRIu64
+	         " what=\"requests that have begun are ended, no others are taken; a second signal ends it now\"",
+	    sigabbrev_np(sig), m->o.conf->daemon.drain_timeout_ms);
 	enter(m, MASTER_DRAINING);
 }
 
@@ -362,7 +364,7 @@ static void on_signal(evutil_socket_t sig, short what UNUSED, void *ctx)
 		reopen_logs(m);
 		break;
 	case SIGHUP:
-		log_warning("reload is not part of this version: SIGHUP does nothing");
+		log_warning("event=no_reload what=\"this version takes a new configuration at its start only\"");
 		break;
 	case SIGCHLD:
 		reap(m);
@@ -374,7 +376,7 @@ static void on_drain_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *c
 {
 	struct master *m = ctx;
 
-	log_warning("event=drain_timeout what=\"requests that are not done are cut\"");
+	log_warning("event=drain_timeout what=\"drain_timeout is over: requests that are not done are cut\"");
 	m->out_of_time = true;
 	event_del(&m->drain_timer);
 	enter(m, MASTER_CUTTING);
@@ -433,6 +435,7 @@ static int new_keeper(struct master *m)
 		.limits = &m->ground.limits,
 		.listeners = &m->ground.listeners,
 		.logs = m->ground.outputs,
+		.log_stamps = m->ground.log_stamps,
 		.user = m->ground.user,
 		.spool_dir = m->ground.spool_dir,
 		.tick_ms = tick_ms(m),

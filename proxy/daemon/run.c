@@ -3,7 +3,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "conf/conf.h"
@@ -124,6 +126,8 @@ static int compose_socket(
 	    o->listen, slots, slots == 1 ? "" : "s",
 	    o->processes || o->threads ? "" : " (say what the server can do: --processes N --threads N)");
 	compose_who(place, false, screen);
+	if (place->nobody_there)
+		buf_printf(screen, "  nobody listens on %s yet: requests wait for it, for a while\n", path);
 	buf_init(&url, TEXT_MAX);
 	compose_url(o->listen, &url);
 	buf_printf(screen, "\nTry, in another terminal:\n  curl %.*s/\n", SLICE_ARG(buf_slice(&url)));
@@ -186,6 +190,24 @@ static int serve(const struct run_options *o, const struct run_place *place)
 	return status;
 }
 
+/* Worth a line on the screen, no more: the server may come later. */
+static bool nobody_listens(const char *target)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	bool nobody;
+	int fd;
+
+	if (strncmp(target, "socket:", 7) != 0 || strlen(target + 7) >= sizeof(at.sun_path))
+		return false;
+	memcpy(at.sun_path, target + 7, strlen(target + 7));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd == -1)
+		return false;
+	nobody = connect(fd, (const struct sockaddr *)&at, sizeof(at)) == -1 && (errno == ENOENT || errno == ECONNREFUSED);
+	close(fd);
+	return nobody;
+}
+
 static int find_users(struct run_place *place)
 {
 	if (geteuid() != 0)
@@ -223,6 +245,7 @@ int run_main(const struct run_options *o)
 		    stderr);
 		return EXIT_FAILURE;
 	}
+	place.nobody_there = nobody_listens(o->target);
 	err = make_spool(parent, sizeof(parent), spool, sizeof(spool));
 	if (err) {
 		fprintf(stderr, "forebay run: %s: %s\n", parent, strerror(-err));

@@ -25,6 +25,7 @@ struct run_place {
 	const char *directory;   /* where relative paths begin */
 	const char *front_user;  /* NULL: not started by root */
 	const char *worker_user; /* the same */
+	bool nobody_there;       /* socket:/path: no server listens on it yet */
 };
 
 /* Appends the INI text and what to show on the screen. 0, or -EINVAL with *ret_why a literal. */

@@ -288,6 +288,33 @@ def test_workers_are_renewed_after_max_requests(work):
     assert site.workers() != [first]
 
 
+STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (master|front): (info|warning|error|debug): ")
+
+
+def test_a_log_file_has_the_time_of_each_line(work):
+    path = work.path("log")
+    site = work.forebay({"app": "demo", "processes": 1}, forebay={"log": path, "log_level": "debug"}, listen={"connections_per_address": 1})
+
+    def lines():
+        with open(path) as f:
+            return f.read().splitlines()
+
+    def front_spoke():
+        with site.connect(), site.connect():
+            return [line for line in lines() if "connections_per_address" in line]
+
+    wait_for(front_spoke, lambda: f"a refused connection in {lines()}")
+    assert site.stop() == 0
+    assert {line.split()[1] for line in lines()} == {"master:", "front:"}
+    assert [line for line in lines() if not STAMPED.match(line)] == []
+
+
+def test_the_journal_has_times_of_its_own(work):
+    site = work.forebay({"app": "demo", "processes": 1}, env=dict(os.environ, JOURNAL_STREAM="1:2"))
+    assert site.stop() == 0
+    assert "master: info: " in site.log() and "Z master: " not in site.log()
+
+
 # The command line
 
 

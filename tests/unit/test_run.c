@@ -68,6 +68,27 @@ static void a_few_words_make_a_configuration(void **state)
 	}
 }
 
+static void that_nobody_listens_is_said(void **state)
+{
+	static const struct run_options o = { "socket:/run/a.sock", NULL, 0, 0 };
+	struct run_place place = here;
+
+	(void)state;
+	for (int nobody = 0; nobody < 2; nobody++) {
+		struct buf ini, screen;
+		const char *why = NULL;
+
+		buf_init(&ini, 1 << 14);
+		buf_init(&screen, 1 << 14);
+		place.nobody_there = nobody;
+		assert_int_equal(run_compose(&o, &place, &ini, &screen, &why), 0);
+		buf_char(&screen, '\0');
+		assert_int_equal(strstr(screen.ptr, "nobody listens on /run/a.sock") != NULL, nobody);
+		buf_done(&screen);
+		buf_done(&ini);
+	}
+}
+
 static void other_words_are_refused(void **state)
 {
 	static char long_path[1 << 15];
@@ -100,6 +121,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_few_words_make_a_configuration),
+		cmocka_unit_test(that_nobody_listens_is_said),
 		cmocka_unit_test(other_words_are_refused),
 	};
 
