@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #define STALL_MS 500
+#define DISPATCH_MAX                                                                                                           \
+	64 /* callbacks before the kernel is asked again: those that activate themselves must not keep others out */
 
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
@@ -30,6 +32,7 @@ static struct event_base *base_new(void)
 	 */
 	if (event_config_set_flag(
 	        config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
+	    event_config_set_max_dispatch_interval(config, NULL, DISPATCH_MAX, 0) == 0 &&
 	    event_config_require_features(config, EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE) == 0)
 		base = event_base_new_with_config(config);
 	event_config_free(config);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,6 +149,9 @@ static void attempt_finish(struct attempt *a)
 			body_finish(a->into);
 		events->end(a->ctx, a->how, a->why);
 	}
+	/* A refused exchange keeps the body longer than we live. */
+	if (!events && a->request->body)
+		body_set_events(a->request->body, NULL, NULL);
 	sender_done(&a->sender);
 	buf_done(&a->in);
 	request_drop(&a->request);
@@ -287,6 +291,7 @@ static void still_unread(struct timer *t)
 
 static void attempt_send(struct attempt *a)
 {
+	uint64_t before = a->sender.body_sent;
 	enum sender_step step = SENDER_ON;
 
 	if (!a->link_connected || a->send_failed || a->ended || a->sent_all)
@@ -298,6 +303,9 @@ static void attempt_send(struct attempt *a)
 	}
 	if (a->request->streams && a->request->body)
 		body_drop(a->request->body, a->sender.cursor.offset);
+	/* The worker's time does not run while it waits for the client. */
+	if (a->request->streams && a->events && !a->is_stream && a->sender.body_sent != before)
+		loop_timer_set(a->loop, &a->limit, attempt_conf(a)->timeout_ms);
 	switch (step) {
 	case SENDER_FULL:
 		link_want_write(a->link, true);
@@ -311,7 +319,8 @@ static void attempt_send(struct attempt *a)
 		break;
 	case SENDER_ERROR:
 		/* It may have answered before it stopped reading (413 at once): what it said is still to be read. */
-		a->send_failed = a->readable = true;
+		a->send_failed = true;
+		link_again(a->link, EV_READ);
 		break;
 	case SENDER_ON:
 	case SENDER_WAIT: /* for the owner's kick */
@@ -383,7 +392,7 @@ static ssize_t receive(struct attempt *a, struct iovec *iov, int n, int *ret_fd)
 	*ret_fd = -1;
 	if (a->protocol->descriptors) {
 		msg.msg_control = &control;
-		msg.msg_controllen = sizeof(control);
+		msg.msg_controllen = CMSG_LEN(sizeof(int)); /* CMSG_SPACE has room for two */
 	}
 	got = recvmsg(a->link->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (got == -1)
@@ -580,6 +589,14 @@ static void attempt_event(void *ctx, short what)
 	attempt_settle(a);
 }
 
+/* Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for. */
+static bool link_is_quiet(const struct link *l)
+{
+	char byte;
+
+	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+}
+
 /* The slot's kept link, or a new one. */
 static int attempt_take_link(struct attempt *a)
 {
@@ -588,7 +605,7 @@ static int attempt_take_link(struct attempt *a)
 	uint64_t idle_max = attempt_conf(a)->keepalive_idle_ms;
 
 	slot->link = NULL;
-	if (kept && !kept->pinned && loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max)
+	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !link_is_quiet(kept)))
 		link_free(&kept);
 	if (kept) {
 		if (!kept->loop)
@@ -700,10 +717,10 @@ void attempt_detach(struct attempt *a)
 	a->into = NULL;
 	a->paused = false;
 	loop_timer_clear(a->loop, &a->starved);
-	if (a->state == STATE_GONE || a->end_posted)
-		return;
 	if (a->request->body)
 		body_set_events(a->request->body, &orphan_body_events, a);
+	if (a->state == STATE_GONE || a->end_posted)
+		return;
 	if (a->link_connected)
 		loop_timer_set(a->loop, &a->limit, attempt_conf(a)->release_timeout_ms);
 	if (a->protocol->cancel && a->link && !a->ended) {
@@ -780,10 +797,12 @@ void attempt_body_sent(struct attempt *a)
 
 static void got_upgrade(struct attempt *a)
 {
+	if (!a->events) {
+		attempt_decide(a, ATTEMPT_ABORTED, "upgraded for a client that has gone");
+		return;
+	}
 	a->tunnel = true;
 	attempt_is_stream(a);
-	if (!a->events)
-		return;
 	a->events->upgraded(a->ctx);
 	if (!a->events || !a->request->body)
 		return;

@@ -57,13 +57,13 @@ struct turn {
 	uint64_t body_left; /* READING_LENGTH */
 	struct sender sender;
 	struct rate rate;
-	uint64_t sent_bytes;  /* into the socket, heads included */
-	uint64_t acked_bytes; /* of these, that the peer is known to have, when last looked */
-	uint64_t active_ms;   /* when something last went either way */
-	bool responding;      /* respond was called */
-	bool keep;            /* the connection serves another request after this one */
-	bool stuck;           /* the socket was full when last tried */
-	bool starved;         /* no memory for the body: tried again by the timer */
+	uint64_t seen_bytes;   /* of the body sent, when last looked */
+	uint64_t queued_bytes; /* in the socket then, of whatever response */
+	uint64_t active_ms;    /* when something last went either way */
+	bool responding;       /* respond was called */
+	bool keep;             /* the connection serves another request after this one */
+	bool stuck;            /* the socket was full when last tried */
+	bool starved;          /* no memory for the body: tried again by the timer */
 	bool cut;
 	char peer[INET6_ADDRSTRLEN];
 	char local[INET6_ADDRSTRLEN];
@@ -667,6 +667,12 @@ static bool client_reads(const struct http1_client *c)
 	return true;
 }
 
+/* A stream's client that has gone is seen by nothing else while its worker is silent. A tunnel may be half closed. */
+static bool client_is_awaited(const struct http1_client *c)
+{
+	return exchange_is_stream(c->turn->exchange) && (c->broken || !exchange_is_tunnel(c->turn->exchange));
+}
+
 /* False: c was freed. */
 static bool client_read(struct http1_client *c)
 {
@@ -684,7 +690,7 @@ static bool client_read(struct http1_client *c)
 			return false;
 	}
 	/* Nobody waits for its next request while it has none: seen here, it is a departure. */
-	if (c->reading == READING_HELD && c->turn && !c->turn->responding && client_has_left(c)) {
+	if (c->reading == READING_HELD && c->turn && client_has_left(c) && (!c->turn->responding || client_is_awaited(c))) {
 		client_close(c, "client left");
 		return false;
 	}
@@ -715,6 +721,24 @@ static bool client_turn_over(struct http1_client *c)
 	return true;
 }
 
+static uint64_t queued_bytes(const struct http1_client *c)
+{
+	int queued = 0;
+
+	return ioctl(c->fd, SIOCOUTQ, &queued) == 0 && queued > 0 ? (uint64_t)queued : 0;
+}
+
+/* Bytes that the peer has taken since the last look, also of responses before: what went in, less what the socket grew by. */
+static uint64_t newly_acked(struct http1_client *c)
+{
+	struct turn *t = c->turn;
+	uint64_t queued = queued_bytes(c), in = t->sender.body_sent - t->seen_bytes + t->queued_bytes;
+
+	t->seen_bytes = t->sender.body_sent;
+	t->queued_bytes = queued;
+	return in > queued ? in - queued : 0;
+}
+
 /* The socket is full: from now on its peer is waited for. */
 static void client_stuck(struct http1_client *c)
 {
@@ -723,6 +747,7 @@ static void client_stuck(struct http1_client *c)
 	if (t->stuck)
 		return;
 	t->stuck = true;
+	(void)newly_acked(c);
 	rate_begin(&t->rate, now_ms(c), c->listen->min_rate_grace_ms);
 	loop_timer_set(loop_of(c), &c->timer, CARE_MS);
 	if (c->member.where != CROWD_WAITING) {
@@ -847,10 +872,15 @@ static void client_progress(void *ctx)
 static void client_interim(void *ctx, const struct head *head)
 {
 	struct http1_client *c = ctx;
+	const struct forward_response f = { .client_version = 11, .request_id = exchange_id(c->turn->exchange) };
+	struct head out;
 
 	if (c->turn->stuck)
 		return; /* a hint that comes late is none */
-	http1_write_response(head, &c->turn->sender.out);
+	head_init(&out);
+	if (forward_response_head(head, &f, &out) == 0)
+		http1_write_response(&out, &c->turn->sender.out);
+	head_done(&out);
 	(void)client_flush(c);
 }
 
@@ -895,21 +925,6 @@ static const struct exchange_events exchange_events = {
 };
 
 /* Time and pressure. */
-
-/* Bytes that the peer is known to have taken since the last look: what the kernel holds does not count. */
-static uint64_t newly_acked(struct http1_client *c)
-{
-	struct turn *t = c->turn;
-	int queued = 0;
-	uint64_t acked;
-
-	if (ioctl(c->fd, SIOCOUTQ, &queued) == -1)
-		queued = 0;
-	acked = t->sender.body_sent > (uint64_t)queued ? t->sender.body_sent - (uint64_t)queued : 0;
-	acked = MAX(acked, t->acked_bytes) - t->acked_bytes;
-	t->acked_bytes += acked;
-	return acked;
-}
 
 /* It may be silent for long, but not for ever. */
 static void client_care_for_stream(struct http1_client *c)

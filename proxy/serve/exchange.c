@@ -142,13 +142,14 @@ static void stream_leave(struct exchange *ex)
 
 static void exchange_free(struct exchange *ex)
 {
+	/* At once: what they still have to tell is for nobody. */
+	body_free(&ex->body);
+	request_drop(&ex->request);
+	body_free(&ex->response_body);
 	if (ex->mailed) {
 		ex->dead = true; /* refusal_delivered comes back to this */
 		return;
 	}
-	body_free(&ex->body);
-	request_drop(&ex->request);
-	body_free(&ex->response_body);
 	head_done(&ex->head);
 	head_done(&ex->response);
 	lease_give(&ex->cx->loop->lease, ex->charged);
@@ -208,6 +209,7 @@ static void exchange_let_go(struct exchange *ex)
 {
 	bool unfinished = ex->open && ex->request && ex->request->body && !body_is_finished(ex->request->body);
 
+	ex->settling = false;
 	loop_timer_clear(ex->cx->loop, &ex->queue_timer);
 	if (ex->pool)
 		pool_cancel(ex->pool, &ex->waiter);

@@ -86,7 +86,7 @@ static int take_content(struct attempt *a, struct http_state *s, struct slice *i
 		/* gunicorn sends what an application yields for HEAD too (20.1, tried): it is no content, and the link goes. */
 		if (attempt_request(a)->head.method != METHOD_HEAD)
 			return http_whole(a, s, in, ret_why);
-		attempt_got_whole(a, s->message.keep_alive && in->len == 0);
+		attempt_got_whole(a, false); /* it may still be on its way: nobody else's answer may stand behind it */
 		return 0;
 	case FRAMING_LENGTH:
 		return take_length(a, s, in, ret_why);
