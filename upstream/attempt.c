@@ -204,8 +204,8 @@ static void attempt_lost(struct attempt *a, int err, const char *why)
 {
 	enum begun begun = a->protocol->begun(a, a->protocol_state);
 
-	if (begun == BEGUN_UNKNOWN && is_unix(a) && !a->got_byte && a->sender.body_sent == 0 &&
-	    (err == ECONNRESET || !a->sent_any))
+	if (begun == BEGUN_UNKNOWN && !a->got_byte &&
+	    (!a->sent_any || (is_unix(a) && a->sender.body_sent == 0 && err == ECONNRESET)))
 		begun = BEGUN_NO;
 	attempt_decide(a, begun == BEGUN_NO ? ATTEMPT_UNREAD : ATTEMPT_LOST, why);
 }

@@ -34,7 +34,7 @@ bool crowd_evict_idle(struct crowd *c, const char *why)
 
 	if (list->next == list)
 		return false;
-	list->next->evict(list->next, why);
+	list->next->acts->evict(list->next, why);
 	return true;
 }
 
@@ -56,8 +56,19 @@ bool crowd_evict_slowest(struct crowd *c, uint64_t now_ms, uint64_t grace_ms, co
 	}
 	if (!slowest)
 		return false;
-	slowest->evict(slowest, why);
+	slowest->acts->evict(slowest, why);
 	return true;
+}
+
+void crowd_evict_quiet(struct crowd *c, const char *why)
+{
+	struct crowd_member *list = &c->lists[CROWD_IDLE], *next;
+
+	for (struct crowd_member *m = list->next; m != list; m = next) {
+		next = m->next;
+		if (m->acts->is_quiet(m))
+			m->acts->evict(m, why);
+	}
 }
 
 void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why)
@@ -65,7 +76,7 @@ void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why)
 	struct crowd_member *list = &c->lists[which];
 
 	while (list->next != list)
-		list->next->evict(list->next, why);
+		list->next->acts->evict(list->next, why);
 }
 
 void crowd_spill(struct crowd *c)
@@ -73,5 +84,5 @@ void crowd_spill(struct crowd *c)
 	struct crowd_member *list = &c->lists[CROWD_WAITING];
 
 	for (struct crowd_member *m = list->next; m != list; m = m->next)
-		m->spill(m);
+		m->acts->spill(m);
 }

@@ -8,15 +8,24 @@
 
 #include "core/base.h"
 
+struct crowd_member;
+
+/* What a crowd may ask of a connection. */
+struct crowd_acts {
+	/* Ends it: told why by a literal. Frees the member. */
+	void (*evict)(struct crowd_member *m, const char *why);
+	/* Memory is short: puts on disk what it can. */
+	void (*spill)(struct crowd_member *m);
+	/* An idle one: no request of its peer's lies in its socket. */
+	bool (*is_quiet)(struct crowd_member *m);
+};
+
 struct crowd_member {
 	struct crowd_member *next, *prev;
 	uint64_t since_ms; /* began to wait on its peer */
 	uint64_t bytes;    /* that its peer has sent or taken since */
 	uint8_t where;     /* enum crowd_list, or 0 */
-	/* Ends the connection: told why by a literal. Frees the member. */
-	void (*evict)(struct crowd_member *m, const char *why);
-	/* Memory is short: puts on disk what it can. */
-	void (*spill)(struct crowd_member *m);
+	const struct crowd_acts *acts;
 };
 
 enum crowd_list {
@@ -42,6 +51,9 @@ bool crowd_evict_idle(struct crowd *c, const char *why);
 
 /* Ends the slowest of those that have been waited for at least `grace_ms`. Looks at a bounded number, the oldest first. False: none. */
 bool crowd_evict_slowest(struct crowd *c, uint64_t now_ms, uint64_t grace_ms, const char *why);
+
+/* Ends the idle ones that are quiet. */
+void crowd_evict_quiet(struct crowd *c, const char *why);
 
 /* Ends all of a list. */
 void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why);

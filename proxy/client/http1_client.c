@@ -203,7 +203,7 @@ static void client_cut(struct http1_client *c, const char *why)
 /* Our last words are out: closing now could destroy them on their way if the peer still sends. */
 static void client_linger(struct http1_client *c)
 {
-	if (c->peer_closed || shutdown(c->fd, SHUT_WR) == -1) {
+	if (c->broken || shutdown(c->fd, SHUT_WR) == -1) {
 		client_close(c, NULL);
 		return;
 	}
@@ -341,11 +341,21 @@ static bool client_head(struct http1_client *c, struct slice text, const struct 
 
 /* Reading. */
 
+/* A stream that has begun may be silent for so long; while its request is still received, that has limits of its own. */
+static void client_watch_stream(struct http1_client *c)
+{
+	struct turn *t = c->turn;
+
+	if (t->responding && exchange_is_stream(t->exchange) && c->reading != READING_LENGTH && c->reading != READING_CHUNKED)
+		loop_timer_set(loop_of(c), &c->timer, exchange_stream_idle_ms(t->exchange));
+}
+
 /* The body is whole. False: c was freed. */
 static bool client_body_whole(struct http1_client *c)
 {
 	loop_timer_clear(loop_of(c), &c->timer);
 	client_enter(c, READING_HELD);
+	client_watch_stream(c);
 	if (!exchange_is_stream(c->turn->exchange) && client_has_left(c)) {
 		client_close(c, "client left");
 		return false;
@@ -769,6 +779,8 @@ static bool client_flush(struct http1_client *c)
 		step = sender_step(&t->sender, &sender_socket, &c->fd, &err);
 	c->member.bytes += t->sender.body_sent - before;
 	t->stuck = t->stuck && step == SENDER_FULL;
+	if (!t->stuck && c->member.where == CROWD_WAITING && (c->reading == READING_HELD || c->reading == READING_TUNNEL))
+		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
 	if (step == SENDER_ON || step == SENDER_WAIT)
 		t->active_ms = now_ms(c);
 	if (t->sender.body && t->sender.body_sent != before)
@@ -856,8 +868,7 @@ static void client_respond(void *ctx)
 		client_cut(c, "memory_limit");
 		return;
 	}
-	if (exchange_is_stream(t->exchange))
-		loop_timer_set(loop_of(c), &c->timer, exchange_stream_idle_ms(t->exchange));
+	client_watch_stream(c);
 	(void)client_flush(c);
 }
 
@@ -904,7 +915,7 @@ static void client_upgraded(void *ctx)
 		client_cut(c, "memory_limit");
 		return;
 	}
-	loop_timer_set(loop_of(c), &c->timer, exchange_stream_idle_ms(c->turn->exchange));
+	client_watch_stream(c);
 	event_active(&c->ev, EV_READ, 0);
 	(void)client_flush(c);
 }
@@ -1028,6 +1039,16 @@ static void client_spill(struct crowd_member *m)
 		exchange_spill(c->turn->exchange);
 }
 
+static bool client_is_quiet(struct crowd_member *m)
+{
+	struct http1_client *c = CONTAINER_OF(m, struct http1_client, member);
+	char byte;
+
+	return !c->partial_again && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+static const struct crowd_acts crowd_acts = { .evict = client_evict, .spill = client_spill, .is_quiet = client_is_quiet };
+
 /* Where nothing is read, a reset must be asked for: libevent tells it as readable and writable. */
 static bool is_broken(const struct http1_client *c)
 {
@@ -1079,8 +1100,7 @@ int http1_client_new(struct context *cx, const struct conf_listen *listen, const
 	else
 		c->peer.any.sa_family = AF_UNIX;
 	c->timer.fire = client_timer;
-	c->member.evict = client_evict;
-	c->member.spill = client_spill;
+	c->member.acts = &crowd_acts;
 	c->member.since_ms = now_ms(c);
 	crowd_move(cx->crowd, &c->member, CROWD_IDLE);
 	loop_timer_set(cx->loop, &c->timer, listen->head_timeout_ms);

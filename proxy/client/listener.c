@@ -109,6 +109,12 @@ static void listener_event(evutil_socket_t fd UNUSED, short what UNUSED, void *c
 			return;
 }
 
+void listener_take_all(struct listener *l)
+{
+	for (unsigned i = 0; i < l->conf->backlog && accept_one(l); i++)
+		;
+}
+
 int listener_new(
     struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd, struct listener **ret)
 {

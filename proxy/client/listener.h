@@ -15,6 +15,9 @@ struct listener;
 MUST_USE int listener_new(
     struct context *cx, const struct conf_listen *listen, const struct conf_address *local, int *fd, struct listener **ret);
 
+/* Accepts what the kernel holds by now: nobody else will. */
+void listener_take_all(struct listener *l);
+
 /* Stops accepting and closes its descriptor; the master keeps the socket. */
 void listener_free(struct listener **l);
 

@@ -141,8 +141,10 @@ void server_drain(struct server *s, void (*drained)(void *ctx), void *ctx)
 	s->drained = drained;
 	s->drained_ctx = ctx;
 	s->cx.draining = true;
+	for (size_t i = 0; i < s->listener_count; i++)
+		listener_take_all(s->listeners[i]);
 	server_stop_listening(s);
-	crowd_evict_all(&s->crowd, CROWD_IDLE, "drain");
+	crowd_evict_quiet(&s->crowd, "drain");
 	server_check_drained(s);
 }
 

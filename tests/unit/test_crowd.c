@@ -22,13 +22,20 @@ static void spill(struct crowd_member *m)
 	spilled++;
 }
 
+static bool is_quiet(struct crowd_member *m)
+{
+	return m != &members[1];
+}
+
+static const struct crowd_acts acts = { .evict = evict, .spill = spill, .is_quiet = is_quiet };
+
 static int setup(void **state)
 {
 	(void)state;
 	crowd_init(&crowd);
 	evictions = spilled = 0;
 	for (size_t i = 0; i < ARRAY_LEN(members); i++)
-		members[i] = (struct crowd_member){ .evict = evict, .spill = spill };
+		members[i] = (struct crowd_member){ .acts = &acts };
 	return 0;
 }
 
@@ -47,6 +54,16 @@ static void the_one_idle_longest_goes_first(void **state)
 	assert_int_equal(evicted[1], 2);
 	assert_int_equal(evicted[2], 0);
 	assert_int_equal(crowd.count, 1);
+}
+
+static void one_whose_request_has_come_is_not_quiet(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		crowd_move(&crowd, &members[i], CROWD_IDLE);
+	crowd_evict_quiet(&crowd, "test");
+	assert_int_equal(evictions, 2);
+	assert_int_equal(members[1].where, CROWD_IDLE);
 }
 
 static const struct {
@@ -95,6 +112,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(the_one_idle_longest_goes_first, setup),
+		cmocka_unit_test_setup(one_whose_request_has_come_is_not_quiet, setup),
 		cmocka_unit_test_setup(the_slowest_goes_first_but_in_its_grace, setup),
 		cmocka_unit_test_setup(only_those_waited_for_are_spilled, setup),
 	};
