@@ -554,7 +554,7 @@ bool supervisor_reaped(struct supervisor *s, pid_t pid, int status)
 {
 	struct worker *w = worker_of(s, pid);
 	bool expected;
-	uint64_t lived_us, due_us;
+	uint64_t lived_us, due_us, now;
 	char how[96], next[48] = "";
 
 	if (!w)
@@ -566,9 +566,10 @@ bool supervisor_reaped(struct supervisor *s, pid_t pid, int status)
 	output_free(&w->output);
 	s->alive--;
 	due_us = plan_successor(w, lived_us);
+	now = now_us(s); /* by now it may be due */
 	describe_end(status, how, sizeof(how));
 	if (!s->stopping)
-		(void)snprintf(next, sizeof(next), " restart_after_ms=%" PRIu64, (due_us - now_us(s)) / 1000);
+		(void)snprintf(next, sizeof(next), " restart_after_ms=%" PRIu64, due_us > now ? (due_us - now) / 1000 : 0);
 	log_line(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
 	    "pool=%s worker=%u pid=%d what=\"worker ended\" how=\"%s\" lived_ms=%" PRIu64 "%s", s->conf->name, w->index,
 	    (int)pid, how, lived_us / 1000, next);

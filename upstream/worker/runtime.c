@@ -29,6 +29,7 @@ struct seat {
 	int next;             /* the socket the master sent, not begun with yet; -1: none */
 	int sock;             /* being served; -1: none */
 	bool given_up;        /* nobody waits for what it does, nor for its end; under the runtime's lock */
+	bool left;            /* runtime_run's, at its end: not to be joined */
 };
 
 struct runtime {
@@ -294,13 +295,23 @@ static uint64_t with_jitter(uint64_t max)
 	return max + random % (max / 10 + 1);
 }
 
-static bool some_given_up(struct runtime *rt)
+/* Lets go of the threads that were given up, and buries the others. False: there are none to let go of. */
+static bool leave_given_up(struct runtime *rt)
 {
-	bool some;
+	bool some = false;
 
 	pthread_mutex_lock(&rt->lock);
-	some = rt->given_up > 0;
+	for (unsigned i = 0; i < rt->plan->threads; i++) {
+		rt->seats[i].left = rt->seats[i].given_up;
+		if (!rt->seats[i].left)
+			continue;
+		pthread_detach(rt->seats[i].thread);
+		some = true;
+	}
 	pthread_mutex_unlock(&rt->lock);
+	for (unsigned i = 0; some && i < rt->plan->threads; i++)
+		if (!rt->seats[i].left)
+			pthread_join(rt->seats[i].thread, NULL);
 	return some;
 }
 
@@ -335,7 +346,7 @@ int runtime_run(const struct runtime_plan *plan)
 		err = start_threads(rt);
 	if (!err)
 		err = wait_for_end(rt);
-	if (!err && some_given_up(rt))
+	if (!err && leave_given_up(rt))
 		err = -ETIME;
 	if (err)
 		return err;
