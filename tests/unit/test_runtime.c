@@ -868,7 +868,7 @@ static const struct {
 	bool front_leaves;
 	int result;
 } given_up[] = {
-	{ 1, 0, true, ETIME }, { 2, 0, true, ETIME }, { 1, 0, false, 0 }, /* it has come back, and serves somebody else */
+	{ 1, 0, true, ETIME }, { 2, 0, true, ETIME }, { 2, 0, false, 0 }, /* it has come back, and serves somebody else */
 	{ 2, 1, true, 0 }, /* idle by now; the busy one was not given up: a front that died */
 };
 
