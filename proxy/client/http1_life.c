@@ -1,0 +1,156 @@
+#include "proxy/client/http1_life.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proxy/client/guard.h"
+
+#define LINGER_MS 2000 /* for the peer to take our last words (RFC 9112, 9.6) */
+
+static const unsigned may_follow[] = {
+	[READING_IDLE] = TO(READING_HEAD) | TO(READING_LINGER),
+	[READING_HEAD] = TO(READING_LENGTH) | TO(READING_CHUNKED) | TO(READING_HELD),
+	[READING_LENGTH] = TO(READING_HELD) | TO(READING_LINGER),
+	[READING_CHUNKED] = TO(READING_HELD) | TO(READING_LINGER),
+	[READING_HELD] = TO(READING_IDLE) | TO(READING_TUNNEL) | TO(READING_LINGER),
+	[READING_TUNNEL] = TO(READING_HELD) | TO(READING_LINGER),
+	[READING_LINGER] = 0,
+};
+static_assert(ARRAY_LEN(may_follow) == READING_COUNT, "a row for each state");
+
+struct loop *client_loop(const struct http1_client *c)
+{
+	return c->cx->loop;
+}
+
+uint64_t client_now_ms(const struct http1_client *c)
+{
+	return loop_now_ms(client_loop(c));
+}
+
+/* The only writer of c->reading; what a state waits for, and for how long, is set up here too. */
+void client_enter(struct http1_client *c, enum reading next)
+{
+	assert(may_follow[c->reading] & TO(next));
+	c->reading = (uint8_t)next;
+	c->member.since_ms = client_now_ms(c);
+	c->member.bytes = 0;
+	switch (next) {
+	case READING_IDLE:
+		crowd_move(c->cx->crowd, &c->member, CROWD_IDLE);
+		loop_timer_set(client_loop(c), &c->timer, c->listen->idle_timeout_ms);
+		break;
+	case READING_HEAD:
+		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
+		if (c->requests > 0) /* the first one's time runs from accept on */
+			loop_timer_set(client_loop(c), &c->timer, c->listen->head_timeout_ms);
+		break;
+	case READING_LENGTH:
+	case READING_CHUNKED:
+		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
+		rate_begin(&c->turn->rate, client_now_ms(c), c->listen->min_rate_grace_ms);
+		loop_timer_set(client_loop(c), &c->timer, CLIENT_CARE_MS);
+		break;
+	case READING_HELD:
+		c->readable = c->readable && !c->drained;
+		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
+		break;
+	case READING_TUNNEL:
+		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
+		break;
+	case READING_LINGER:
+		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
+		loop_timer_set(client_loop(c), &c->timer, LINGER_MS);
+		break;
+	case READING_COUNT:
+		break;
+	}
+}
+
+void client_partial_free(struct http1_client *c)
+{
+	if (c->partial)
+		lease_give(&client_loop(c)->lease, c->partial_len);
+	free(c->partial);
+	c->partial = NULL;
+	c->partial_len = 0;
+	c->partial_again = false;
+}
+
+void client_turn_free(struct http1_client *c)
+{
+	if (!c->turn)
+		return;
+	sender_done(&c->turn->sender);
+	free(c->turn);
+	c->turn = NULL;
+	lease_give(&client_loop(c)->lease, sizeof(*c->turn));
+}
+
+/* Closes at once, in any state. Frees c. */
+void client_close(struct http1_client *c, const char *why)
+{
+	struct context *cx = c->cx;
+	struct exchange_outcome o = { .reason = why };
+
+	if (c->turn) {
+		o.body_bytes = c->turn->sender.body_sent;
+		o.cut = c->turn->responding;
+		if (c->turn->exchange)
+			exchange_leave(&c->turn->exchange, &o);
+		client_turn_free(c);
+	}
+	client_partial_free(c);
+	loop_timer_clear(cx->loop, &c->timer);
+	crowd_move(cx->crowd, &c->member, CROWD_NONE);
+	event_del(&c->ev);
+	close(c->fd);
+	guard_leave(cx->guard, &c->peer.any, c->listen->connections_per_address);
+	lease_give(&cx->loop->lease, sizeof(*c));
+	free(c);
+	cx->left(cx->left_ctx);
+}
+
+/* What was sent of a response must not look whole: the peer sees a reset (RFC 9112, 8). Frees c. */
+void client_cut(struct http1_client *c, const char *why)
+{
+	(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+	client_close(c, why);
+}
+
+/* Our last words are out: closing now could destroy them on their way if the peer still sends. */
+void client_linger(struct http1_client *c)
+{
+	if (c->broken || shutdown(c->fd, SHUT_WR) == -1) {
+		client_close(c, NULL);
+		return;
+	}
+	client_partial_free(c);
+	client_enter(c, READING_LINGER);
+	event_active(&c->ev, EV_READ, 0);
+}
+
+/* True: it has gone, as far as a request goes that is not yet in work. */
+bool client_has_left(const struct http1_client *c)
+{
+	return c->broken || (c->peer_closed && !c->listen->half_close);
+}
+
+/* A stream that has begun may be silent for so long; while its request is still received, that has limits of its own. */
+void client_watch_stream(struct http1_client *c)
+{
+	struct turn *t = c->turn;
+
+	if (t->responding && exchange_is_stream(t->exchange) && c->reading != READING_LENGTH && c->reading != READING_CHUNKED)
+		loop_timer_set(client_loop(c), &c->timer, exchange_stream_idle_ms(t->exchange));
+}
+
+/* Where nothing is read, a reset must be asked for: libevent tells it as readable and writable. */
+bool client_is_broken(const struct http1_client *c)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	return getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0;
+}
