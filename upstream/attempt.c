@@ -70,6 +70,7 @@ struct attempt {
 	bool link_connected;
 	bool body_held; /* until the head is known to have been read (replay_unread) */
 	bool sent_any, sent_all;
+	bool untouched;   /* nothing was sent */
 	bool given_up;    /* at the time limit */
 	bool send_failed; /* the worker does not take any more; it may have answered all the same */
 	bool readable, paused;
@@ -102,6 +103,15 @@ static void attempt_decide(struct attempt *a, enum attempt_end how, const char *
 	a->why = why;
 }
 
+static void attempt_socket_down(struct attempt *a)
+{
+	const struct conf_pool *conf = attempt_conf(a);
+	const char *socket = a->slot->address->text;
+
+	if (pool_socket_down(a->slot, a->loop))
+		log_warning("pool=%s socket=%s what=\"cannot be reached, requests wait: %s\"", conf->name, socket, a->why);
+}
+
 /* The link goes back with its slot, or is closed. */
 static void attempt_release(struct attempt *a)
 {
@@ -109,7 +119,7 @@ static void attempt_release(struct attempt *a)
 	            (a->link->pinned || attempt_conf(a)->keepalive);
 	bool pinned = a->link && a->link->pinned;
 
-	if (keep) {
+	if (keep || (pinned && a->untouched)) {
 		link_idle(a->link);
 		a->slot->link = a->link;
 		a->slot->home = a->loop;
@@ -125,7 +135,7 @@ static void attempt_release(struct attempt *a)
 	else if (pinned)
 		pool_release_lost(a->slot);
 	else if (a->how == ATTEMPT_UNREACHABLE)
-		pool_socket_down(a->slot, a->loop);
+		attempt_socket_down(a);
 	else
 		pool_release(a->slot);
 }
@@ -558,8 +568,8 @@ static void limit_passed(struct timer *t)
 static void attempt_connected(struct attempt *a)
 {
 	a->link_connected = true;
-	if (!a->link->pinned)
-		pool_socket_up(a->slot);
+	if (!a->link->pinned && pool_socket_up(a->slot))
+		log_info("pool=%s socket=%s what=\"can be reached again\"", attempt_conf(a)->name, a->slot->address->text);
 	if (a->state == STATE_CONNECTING)
 		attempt_enter(a, STATE_SENDING);
 	loop_timer_set(a->loop, &a->limit, a->events ? attempt_conf(a)->timeout_ms : attempt_conf(a)->release_timeout_ms);
@@ -617,6 +627,29 @@ static int attempt_take_link(struct attempt *a)
 	return slot->address ? link_connect(a->loop, slot, &a->link, &a->link_connected) : -ENOTCONN;
 }
 
+/* The protocol could not put the request into its form. Nothing was sent: the link is as good as before. */
+static void attempt_not_begun(struct attempt *a, int err)
+{
+	a->untouched = true;
+	switch (err) {
+	case -E2BIG:
+		attempt_decide(a, ATTEMPT_TOO_LARGE, "request head does not fit the worker's protocol");
+		break;
+	case -ENOMEM:
+		attempt_decide(a, ATTEMPT_NO_MEMORY, "memory_limit");
+		break;
+	case -EXDEV:
+	case -EAGAIN:
+	case -EMFILE:
+	case -ENFILE:
+		attempt_decide(a, ATTEMPT_NO_MEMORY, "no descriptor to hand the request's body over");
+		break;
+	default:
+		attempt_decide(a, ATTEMPT_NO_SPOOL, "request's body cannot be handed over");
+		break;
+	}
+}
+
 static void attempt_start(struct attempt *a)
 {
 	int err = attempt_take_link(a);
@@ -628,8 +661,7 @@ static void attempt_start(struct attempt *a)
 	link_use(a->link, attempt_event, a);
 	err = a->protocol->start(a, a->protocol_state);
 	if (err) {
-		attempt_decide(
-		    a, err == -E2BIG ? ATTEMPT_TOO_LARGE : ATTEMPT_NO_MEMORY, "request does not fit the worker's protocol");
+		attempt_not_begun(a, err);
 		return;
 	}
 	if (a->link_connected)

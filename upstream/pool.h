@@ -106,10 +106,12 @@ void pool_release(struct slot *slot);
  */
 #define POOL_BACKOFF_MIN_MS 50
 #define POOL_BACKOFF_MAX_MS 1000
-void pool_socket_down(struct slot *slot, struct loop *loop);
+/* True: it was up until now. */
+bool pool_socket_down(struct slot *slot, struct loop *loop);
 
 /* After every connect that was taken; costs one load while the socket is up. The slot stays BUSY; the others come back. */
-void pool_socket_up(struct slot *slot);
+/* True: it was down until now. */
+bool pool_socket_up(struct slot *slot);
 
 /*
  * Own workers, any thread: slot `index` has a new socket, wrapped as link (taken, not hooked yet), to be watched at `home`.

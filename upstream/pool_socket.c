@@ -72,16 +72,18 @@ static void socket_timer(struct timer *t)
 	outbox_post(&out, here);
 }
 
-void pool_socket_down(struct slot *slot, struct loop *loop)
+bool pool_socket_down(struct slot *slot, struct loop *loop)
 {
 	struct pool *p = slot->pool;
 	struct socket *k = &p->sockets[slot->socket];
 	uint64_t rest_ms = 0;
+	bool was_up;
 
 	assert(!pool_is_own(p) && !slot->link);
 	slot->home = NULL;
 	pthread_mutex_lock(&p->mutex);
-	if (k->state == SOCKET_UP || k->probe == slot) {
+	was_up = k->state == SOCKET_UP;
+	if (was_up || k->probe == slot) {
 		socket_rest(k);
 		if (!k->loop) {
 			k->loop = loop;
@@ -92,20 +94,23 @@ void pool_socket_down(struct slot *slot, struct loop *loop)
 	pthread_mutex_unlock(&p->mutex);
 	if (rest_ms)
 		loop_timer_set(loop, &k->timer, rest_ms);
+	return was_up;
 }
 
-void pool_socket_up(struct slot *slot)
+bool pool_socket_up(struct slot *slot)
 {
 	struct pool *p = slot->pool;
 	struct outbox out = { 0 };
 	struct socket *k;
+	bool was_down;
 
 	if (pool_is_own(p))
-		return;
+		return false;
 	k = &p->sockets[slot->socket];
 	if (atomic_load_explicit(&k->state, memory_order_relaxed) == SOCKET_UP)
-		return;
+		return false;
 	pthread_mutex_lock(&p->mutex);
+	was_down = k->state != SOCKET_UP;
 	k->state = SOCKET_UP;
 	k->probe = NULL;
 	k->backoff_ms = 0;
@@ -114,6 +119,7 @@ void pool_socket_up(struct slot *slot)
 			slot_place(&p->slots[i], &out);
 	pthread_mutex_unlock(&p->mutex);
 	outbox_post(&out, slot->to);
+	return was_down;
 }
 
 unsigned pool_sockets_down(const struct pool *p)

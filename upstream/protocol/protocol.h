@@ -17,7 +17,8 @@ struct protocol {
 
 	/*
 	 * Writes what goes first to attempt_out(); the request's body follows verbatim as it is, or in chunks if its length is unknown,
-	 * unless attempt_send_fd() was called. 0, or -ENOMEM, or -E2BIG: this protocol cannot carry it.
+	 * unless attempt_send_fd() was called. 0, or -E2BIG: this protocol cannot carry such a head; -ENOMEM; what body_export() says. Then nothing
+	 * has been sent.
 	 */
 	int (*start)(struct attempt *a, void *state);
 
