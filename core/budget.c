@@ -13,9 +13,9 @@ enum budget_pressure budget_pressure(const struct budget *b)
 
 	if (leased >= b->limit - b->limit / 16)
 		return BUDGET_HARD;
-	if (leased >= b->limit - b->limit / 8)
+	if (leased >= b->limit - b->limit / 4)
 		return BUDGET_TIGHT;
-	return leased >= b->limit - b->limit / 4 ? BUDGET_SOFT : BUDGET_EASY;
+	return leased >= b->limit - b->limit / 2 ? BUDGET_SOFT : BUDGET_EASY;
 }
 
 /* What is leased at once: a megabyte, but so little of a small limit that the threads' unused leases do not use it up. */

@@ -13,9 +13,9 @@
 #define BUDGET_LEASE_BYTES (1u << 20)
 
 enum budget_pressure {
-	BUDGET_EASY,  /* below three quarters of the limit */
+	BUDGET_EASY,  /* below half of the limit */
 	BUDGET_SOFT,  /* above: what waits for a client goes to the spool at once */
-	BUDGET_TIGHT, /* above 7/8: bodies are not read on, so that the rest is left for heads and small answers */
+	BUDGET_TIGHT, /* above 3/4: bodies are not read on, so that the rest is left for heads and small answers */
 	BUDGET_HARD,  /* above 15/16: no new requests, the slowest clients go */
 };
 

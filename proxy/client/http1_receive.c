@@ -7,7 +7,7 @@
 #include "proxy/client/http1_respond.h"
 
 #define READ_BYTES      (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
-#define TIGHT_BYTES     4096         /* the same, when memory is short */
+#define TIGHT_BYTES     2048         /* the same, when memory is short */
 #define BODY_BYTES      (256u << 10) /* of a body with a length, straight into its memory */
 #define TURNS_AT_ONCE   8            /* reads, before the other connections have their turn */
 #define OUT_MAX_BYTES   (256u << 10) /* a response head, interim ones and a chunk's frame */

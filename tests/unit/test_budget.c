@@ -108,16 +108,16 @@ static const struct {
 	enum budget_pressure pressure;
 } pressures[] = {
 	{ 64 * M, 0, BUDGET_EASY },
-	{ 64 * M, 47 * M, BUDGET_EASY },
-	{ 64 * M, 48 * M, BUDGET_SOFT },
-	{ 64 * M, 55 * M, BUDGET_SOFT },
-	{ 64 * M, 56 * M, BUDGET_TIGHT },
+	{ 64 * M, 31 * M, BUDGET_EASY },
+	{ 64 * M, 32 * M, BUDGET_SOFT },
+	{ 64 * M, 47 * M, BUDGET_SOFT },
+	{ 64 * M, 48 * M, BUDGET_TIGHT },
 	{ 64 * M, 59 * M, BUDGET_TIGHT },
 	{ 64 * M, 60 * M, BUDGET_HARD },
 	{ 64 * M, 64 * M, BUDGET_HARD },
-	{ 16, 11, BUDGET_EASY },
-	{ 16, 12, BUDGET_SOFT },
-	{ 16, 14, BUDGET_TIGHT },
+	{ 16, 7, BUDGET_EASY },
+	{ 16, 8, BUDGET_SOFT },
+	{ 16, 12, BUDGET_TIGHT },
 	{ 16, 15, BUDGET_HARD },
 	{ 0, 0, BUDGET_HARD },
 };
