@@ -481,7 +481,7 @@ static void read_framed(struct attempt *a)
 static void read_raw(struct attempt *a)
 {
 	struct iovec iov[PIECES + 1];
-	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), asked = 0, content;
+	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), room = 0, content;
 	int n = 0, fd;
 	ssize_t got;
 
@@ -495,12 +495,10 @@ static void read_raw(struct attempt *a)
 		iov[n++] = (struct iovec){ a->loop->scratch, want };
 	}
 	for (int i = 0; i < n; i++)
-		asked += iov[i].iov_len;
-	want = asked = MIN(asked, want);
-	if (a->into && want == a->raw_left) {
+		room += iov[i].iov_len;
+	want = MIN(room, want);
+	if (a->into && want == a->raw_left)
 		iov[n++] = (struct iovec){ a->loop->scratch, HEAD_READ_BYTES };
-		asked += HEAD_READ_BYTES;
-	}
 	got = receive(a, iov, n, &fd);
 	if (!received(a, got)) {
 		if (a->into)
@@ -835,6 +833,8 @@ static void got_upgrade(struct attempt *a)
 	}
 	a->tunnel = true;
 	attempt_is_stream(a);
+	/* It may detach in answer: hence the look afterwards. */
+	/* cppcheck-suppress nullPointerRedundantCheck */
 	a->events->upgraded(a->ctx);
 	if (!a->events || !a->request->body)
 		return;

@@ -454,8 +454,10 @@ static bool client_reads(const struct http1_client *c)
 {
 	if (c->reading == READING_HELD || (!c->readable && !c->partial_again))
 		return false;
-	if (c->reading == READING_LENGTH || c->reading == READING_CHUNKED || c->reading == READING_TUNNEL)
+	if (c->reading == READING_LENGTH || c->reading == READING_CHUNKED || c->reading == READING_TUNNEL) {
+		assert(c->turn);
 		return !c->turn->starved && !body_full(exchange_request_body(c->turn->exchange));
+	}
 	return true;
 }
 

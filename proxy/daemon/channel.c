@@ -220,6 +220,8 @@ static bool read_one(struct channel *c)
 		channel_end(c, (int)n);
 		return false;
 	}
+	/* Put back below, unless c has gone. */
+	/* cppcheck-suppress autoVariables */
 	c->freed = &freed;
 	c->events.message(c->ctx, &m, &fd);
 	close_fd(&fd);

@@ -45,7 +45,7 @@ static struct slice without_port(struct slice hop)
 static bool hop_parse(struct slice hop, union address *ret, char text[static INET6_ADDRSTRLEN])
 {
 	struct slice address = without_port(hop);
-	const void *bytes = &ret->in4.sin_addr;
+	const void *bytes;
 
 	if (address.len == 0 || address.len >= INET6_ADDRSTRLEN)
 		return false;
