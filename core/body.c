@@ -46,7 +46,7 @@ struct segment *body_block_new(struct body *b, size_t size)
 	if (!seg)
 		return NULL;
 	if (body_charge(b, size)) {
-		seg->block.ptr = malloc(size);
+		seg->block.ptr = size == LOOP_BLOCK_BYTES ? loop_block_take(b->loop) : malloc(size);
 		if (seg->block.ptr) {
 			seg->block.size = size;
 			return seg;
@@ -60,7 +60,10 @@ struct segment *body_block_new(struct body *b, size_t size)
 
 void body_block_free(struct body *b, struct segment *seg)
 {
-	free(seg->block.ptr);
+	if (seg->block.size == LOOP_BLOCK_BYTES)
+		loop_block_give(b->loop, seg->block.ptr);
+	else
+		free(seg->block.ptr);
 	body_uncharge(b, seg->block.size);
 	if (seg->len > 0)
 		b->memory -= seg->block.size;
@@ -488,9 +491,13 @@ static void shrink_tail(struct body *b)
 	size = power_of_two((size_t)tail->len);
 	if (size > tail->block.size / 2)
 		return;
-	ptr = realloc(tail->block.ptr, size);
+	ptr = tail->block.size == LOOP_BLOCK_BYTES ? malloc(size) : realloc(tail->block.ptr, size);
 	if (!ptr)
 		return;
+	if (tail->block.size == LOOP_BLOCK_BYTES) {
+		memcpy(ptr, tail->block.ptr, (size_t)tail->len);
+		loop_block_give(b->loop, tail->block.ptr);
+	}
 	body_uncharge(b, tail->block.size - size);
 	b->memory -= tail->block.size - size;
 	b->memory_unwritten -= tail->block.size - size;

@@ -11,7 +11,7 @@
 #include "core/spool.h"
 
 #define BODY_BLOCK_MIN    (1u << 10)
-#define BODY_BLOCK_MAX    (64u << 10)
+#define BODY_BLOCK_MAX    LOOP_BLOCK_BYTES
 #define BODY_WINDOW_BYTES (256u << 10) /* of a file, looked at and read in at once */
 #define BODY_WRITE_PIECES 16           /* blocks written by one job: up to 1M */
 

@@ -2,8 +2,10 @@
 
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
-#define STALL_MS 500
+#define STALL_MS    500
+#define BLOCKS_KEPT 64 /* 4M */
 #define DISPATCH_MAX                                                                                                           \
 	64 /* callbacks before the kernel is asked again: those that activate themselves must not keep others out */
 
@@ -80,6 +82,46 @@ fail:
 	return err;
 }
 
+struct loop_block {
+	struct loop_block *next;
+};
+
+void *loop_block_take(struct loop *l)
+{
+	struct loop_block *block = l->blocks;
+
+	if (block) {
+		l->blocks = block->next;
+		l->block_count--;
+		return block;
+	}
+	block = mmap(NULL, LOOP_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return block == MAP_FAILED ? NULL : block;
+}
+
+void loop_block_give(struct loop *l, void *block)
+{
+	struct loop_block *given = block;
+
+	if (l->block_count == BLOCKS_KEPT) {
+		munmap(block, LOOP_BLOCK_BYTES);
+		return;
+	}
+	given->next = l->blocks;
+	l->blocks = given;
+	l->block_count++;
+}
+
+static void free_blocks(struct loop *l)
+{
+	struct loop_block *next;
+
+	for (struct loop_block *block = l->blocks; block; block = next) {
+		next = block->next;
+		munmap(block, LOOP_BLOCK_BYTES);
+	}
+}
+
 /* What others still owe to this loop: the ends of spool jobs. They come by themselves, after a disk's time. */
 static void wait_for_mail(struct loop *l)
 {
@@ -102,6 +144,7 @@ void loop_free(struct loop **loop)
 		event_del(&l->tick);
 	mailbox_done(&l->mailbox);
 	lease_done(&l->lease);
+	free_blocks(l);
 	if (l->base)
 		event_base_free(l->base);
 	free(l->scratch);

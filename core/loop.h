@@ -29,13 +29,23 @@ struct loop {
 	size_t awaited;      /* mails that others are bound to post (spool jobs): loop_free waits for them */
 	unsigned index;      /* of the thread, from 0 */
 	char *scratch;       /* LOOP_SCRATCH_BYTES for whoever runs just now; nothing in it survives the return to the loop */
-	_Atomic uint64_t ticks; /* grows every tick: the watchdog's sign of life */
-	atomic_uint stalls;     /* ticks that came more than half a second late */
+	_Atomic uint64_t ticks;    /* grows every tick: the watchdog's sign of life */
+	struct loop_block *blocks; /* at hand */
+	unsigned block_count;
+	atomic_uint stalls; /* ticks that came more than half a second late */
 };
 
 MUST_USE int loop_new(unsigned index, const struct clock *clock, struct budget *budget, struct spool *spool, struct loop **ret);
 /* Delivers what is in the mailbox and what is `awaited`, however long that takes. Nothing may be charged to the lease after that. */
 void loop_free(struct loop **l);
+
+/*
+ * A block of LOOP_BLOCK_BYTES that has pages of its own, so that a storm's memory goes back to the system; some are kept at hand. NULL
+ * without memory. Not charged: its user does that.
+ */
+#define LOOP_BLOCK_BYTES (64u << 10)
+void *loop_block_take(struct loop *l);
+void loop_block_give(struct loop *l, void *block);
 
 /* Runs until loop_stop. */
 void loop_run(struct loop *l);

@@ -32,7 +32,8 @@ struct turn {
 	struct exchange *exchange;
 	struct http1_message message;
 	struct chunked chunked;
-	uint64_t body_left; /* READING_LENGTH */
+	uint64_t body_left;  /* READING_LENGTH */
+	uint32_t read_bytes; /* of the body, at a time */
 	struct sender sender;
 	struct rate rate;
 	uint64_t seen_bytes;   /* of the body sent, when last looked */

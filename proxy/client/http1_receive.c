@@ -6,14 +6,16 @@
 
 #include "proxy/client/http1_respond.h"
 
-#define READ_BYTES      (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
-#define TIGHT_BYTES     2048         /* the same, when memory is short */
-#define BODY_BYTES      (256u << 10) /* of a body with a length, straight into its memory */
-#define TURNS_AT_ONCE   8            /* reads, before the other connections have their turn */
-#define OUT_MAX_BYTES   (256u << 10) /* a response head, interim ones and a chunk's frame */
-#define PIECES          8
-#define STARVED_MS      100 /* until a body that found no memory is tried again */
-#define LINE_LOGGED_MAX 256
+#define READ_BYTES       (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
+#define TIGHT_BYTES      2048         /* the same, when memory is short */
+#define BODY_BYTES       (256u << 10) /* of a body with a length, straight into its memory */
+#define BODY_BYTES_FIRST (16u << 10)
+#define BODY_BYTES_MIN   4096u        /* the same from a slow peer */
+#define TURNS_AT_ONCE    8            /* reads, before the other connections have their turn */
+#define OUT_MAX_BYTES    (256u << 10) /* a response head, interim ones and a chunk's frame */
+#define PIECES           8
+#define STARVED_MS       100 /* until a body that found no memory is tried again */
+#define LINE_LOGGED_MAX  256
 
 static void address_text(const struct sockaddr *a, char *out, socklen_t size, uint16_t *ret_port)
 {
@@ -54,6 +56,7 @@ bool client_turn_new(struct http1_client *c)
 	origin.client.server_address = t->local;
 	origin.client.peer = &c->peer.any;
 	sender_init(&t->sender, OUT_MAX_BYTES);
+	t->read_bytes = BODY_BYTES_FIRST;
 	c->turn = t;
 	t->exchange = exchange_new(c->cx, &origin, &client_exchange_events, c);
 	if (!t->exchange) {
@@ -418,10 +421,21 @@ static void client_starve(struct http1_client *c)
 	loop_timer_set(client_loop(c), &c->timer, STARVED_MS);
 }
 
+/* As much room as the peer fills: a slow one shall not hold what it does not use. */
+static void client_fit_read(struct http1_client *c, size_t got, size_t asked)
+{
+	struct turn *t = c->turn;
+
+	if (got == asked)
+		t->read_bytes = MIN(t->read_bytes * 4, BODY_BYTES);
+	else if (got < asked / 4)
+		t->read_bytes = MAX(t->read_bytes / 4, BODY_BYTES_MIN);
+}
+
 /* Content of known length goes straight to where it is kept. False: c was freed. */
 static bool read_length(struct http1_client *c)
 {
-	size_t want = (size_t)MIN(c->turn->body_left, BODY_BYTES), asked = 0;
+	size_t want = (size_t)MIN(c->turn->body_left, c->turn->read_bytes), asked = 0;
 	struct body *body = exchange_request_body(c->turn->exchange);
 	struct iovec iov[PIECES];
 	ssize_t got;
@@ -443,6 +457,7 @@ static bool read_length(struct http1_client *c)
 	body_commit(body, (size_t)got);
 	if (got == 0)
 		return true;
+	client_fit_read(c, (size_t)got, asked);
 	c->turn->body_left -= (uint64_t)got;
 	if (!client_body_grew(c, (size_t)got))
 		return true;

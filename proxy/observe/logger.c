@@ -27,6 +27,8 @@ struct pending {
 	uint32_t epoch;
 };
 
+#define TELL_US 1000000 /* between two words about lost lines */
+
 struct log {
 	const char *name;
 	_Alignas(64) atomic_uint_fast32_t epoch; /* grows with each logger_set: a line goes where its epoch's lines go */
@@ -39,6 +41,7 @@ struct log {
 	bool blocked;
 	bool failing;
 	uint64_t lost_said;
+	uint64_t told_us; /* when that was; 0: never */
 };
 
 struct logger {
@@ -252,6 +255,9 @@ static void log_tell(struct logger *l, struct log *log)
 	log->failing = failure != 0;
 	if (log->failing || log->blocked || lost == log->lost_said)
 		return;
+	if (!atomic_load(&l->stopping) && log->told_us && clock_mono_us(&clock_real) - log->told_us < TELL_US)
+		return;
+	log->told_us = clock_mono_us(&clock_real);
 	log_warning("logger log=%s lost=%" PRIu64, log->name, lost - log->lost_said);
 	log->lost_said = lost;
 }
@@ -289,13 +295,22 @@ static bool any_blocked(const struct logger *l)
 	return false;
 }
 
+/* Lines were lost, and it was not yet time to say so. */
+static bool any_untold(const struct logger *l)
+{
+	for (size_t i = 0; i < LOGGER_TO_COUNT; i++)
+		if (!l->logs[i].failing && !l->logs[i].blocked && log_lost(l, (enum logger_to)i) != l->logs[i].lost_said)
+			return true;
+	return false;
+}
+
 /* -1: as long as it takes. */
 static int ms_to_sleep(const struct logger *l)
 {
 	uint64_t now_us;
 
 	if (!atomic_load(&l->stopping))
-		return -1;
+		return any_untold(l) ? TELL_US / 1000 : -1;
 	now_us = clock_mono_us(&clock_real);
 	return now_us >= l->deadline_us ? 0 : (int)((l->deadline_us - now_us) / 1000 + 1);
 }

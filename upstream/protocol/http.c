@@ -83,9 +83,12 @@ static int take_content(struct attempt *a, struct http_state *s, struct slice *i
 {
 	switch (s->message.framing) {
 	case FRAMING_NONE:
-		/* gunicorn sends what an application yields for HEAD too (20.1, tried): it is no content, and the link goes. */
-		if (attempt_request(a)->head.method != METHOD_HEAD)
+		if (s->message.has_length && s->message.length == 0)
 			return http_whole(a, s, in, ret_why);
+		/*
+		 * HEAD, 204 and 304: applications yield content all the same, and gunicorn sends it (20.1, tried). It is nobody's
+		 * answer, not the next request's either, so the link goes.
+		 */
 		attempt_got_whole(a, false); /* it may still be on its way: nobody else's answer may stand behind it */
 		return 0;
 	case FRAMING_LENGTH:
