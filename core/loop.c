@@ -6,8 +6,8 @@
 
 #define STALL_MS    500
 #define BLOCKS_KEPT 64 /* 4M */
-#define DISPATCH_MAX                                                                                                           \
-	64 /* callbacks before the kernel is asked again: those that activate themselves must not keep others out */
+/* Callbacks before the kernel is asked again: those that activate themselves must not keep others out. */
+#define DISPATCH_MAX 64
 
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {

@@ -3,13 +3,16 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/fdpass.h"
 #include "core/http1.h"
 #include "upstream/attempt.h"
+#include "upstream/worker/wire.h"
 
 /* A worker that this test plays itself, step by step, on a real Unix socket: no threads, no waiting. */
 
@@ -391,6 +394,47 @@ static void at_its_time_limit_the_owner_hears_and_the_slot_stays_taken_until_rel
 	assert_int_equal(figures.busy, 0);
 }
 
+static const _Atomic uint64_t started; /* nothing was */
+
+static size_t descriptors(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* The kernel gives as many as there is room for, without a word: whoever makes room for more than it looks at loses them. */
+static void descriptors_that_nobody_asked_for_are_closed(void **state)
+{
+	const char nonsense[WIRE_HEADER_BYTES] = { WIRE_HELLO };
+	int pair[2], fds[2] = { STDERR_FILENO, STDERR_FILENO };
+	struct link *link;
+	size_t before;
+
+	(void)state;
+	pool_free(&fx.pool);
+	fx.conf = (struct conf_pool){ .name = "p", .app = APP_DEMO, .processes = 1, .threads = 1, .queue_limit = 10 };
+	assert_int_equal(pool_new(&fx.conf, &link_pool_links, &fx.clock.clock, &fx.pool), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	fx.worker = pair[1];
+	assert_int_equal(link_wrap(&pair[0], &started, 1, &link), 0);
+	pool_attach(fx.pool, 0, link, fx.loop, 77);
+	turn();
+	begin(GET, NULL);
+	turn();
+	before = descriptors();
+	assert_int_equal(fdpass_send(fx.worker, nonsense, sizeof(nonsense), fds, ARRAY_LEN(fds), 0), sizeof(nonsense));
+	turn();
+	assert_int_equal(fx.ends, 1);
+	assert_int_equal(fx.how, ATTEMPT_UNREAD);    /* the started page says so */
+	assert_int_equal(descriptors(), before - 1); /* the link's */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +443,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(with_replay_unread_a_post_that_was_not_read_is_proved_unread, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_socket_that_refuses_is_unreachable_and_rests, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_head_that_nobody_reads_is_counted_as_an_overstated_slot, setup, teardown),
+		cmocka_unit_test_setup_teardown(descriptors_that_nobody_asked_for_are_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(detached_it_keeps_its_slot_until_the_answer_has_ended, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 		    at_its_time_limit_the_owner_hears_and_the_slot_stays_taken_until_release_timeout, setup, teardown),

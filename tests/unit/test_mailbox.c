@@ -178,6 +178,43 @@ static void a_mail_wakes_a_running_loop(void **state UNUSED)
 	loop_free(&stop.loop);
 }
 
+/* As a peer does that sends faster than it is read. */
+struct greedy {
+	struct stop_mail stop;
+	struct event ev;
+	unsigned runs;
+};
+
+#define RUNS_MAX 1000000 /* far more than the loop lets one have before it looks at the others */
+
+static void on_greed(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct greedy *g = ctx;
+
+	if (g->runs == 0)
+		mailbox_post(&g->stop.loop->mailbox, &g->stop.mail);
+	if (++g->runs < RUNS_MAX)
+		event_active(&g->ev, EV_READ, 0);
+	else
+		loop_stop(g->stop.loop);
+}
+
+static void an_event_that_always_has_more_to_do_keeps_no_mail_waiting(void **state UNUSED)
+{
+	struct budget budget;
+	struct greedy g = { .stop.mail.deliver = on_stop };
+
+	budget_init(&budget, 1 << 20);
+	assert_int_equal(loop_new(0, &clock_real, &budget, NULL, &g.stop.loop), 0);
+	assert_int_equal(event_assign(&g.ev, g.stop.loop->base, -1, 0, on_greed, &g), 0);
+	event_active(&g.ev, EV_READ, 0);
+	loop_run(g.stop.loop);
+	assert_int_equal(g.stop.delivered, 1);
+	assert_true(g.runs < RUNS_MAX);
+	event_del(&g.ev);
+	loop_free(&g.stop.loop);
+}
+
 static void freeing_a_loop_waits_for_what_is_awaited(void **state UNUSED)
 {
 	struct budget budget;
@@ -203,6 +240,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_mail_may_be_posted_again_from_its_delivery, setup, teardown),
 		cmocka_unit_test_setup_teardown(threads_post_and_nothing_is_lost_or_out_of_order, setup, teardown),
 		cmocka_unit_test(a_mail_wakes_a_running_loop),
+		cmocka_unit_test(an_event_that_always_has_more_to_do_keeps_no_mail_waiting),
 		cmocka_unit_test(freeing_a_loop_waits_for_what_is_awaited),
 	};
 
