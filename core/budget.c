@@ -4,6 +4,7 @@ void budget_init(struct budget *b, size_t limit_bytes)
 {
 	atomic_init(&b->leased, 0);
 	atomic_init(&b->refused, 0);
+	atomic_init(&b->leases, 0);
 	b->limit = limit_bytes;
 }
 
@@ -21,7 +22,10 @@ enum budget_pressure budget_pressure(const struct budget *b)
 /* What is leased at once: a megabyte, but so little of a small limit that the threads' unused leases do not use it up. */
 static size_t lease_bytes(const struct budget *b)
 {
-	return MAX(MIN(b->limit / 64, (size_t)BUDGET_LEASE_BYTES), (size_t)1);
+	size_t leases = MAX(atomic_load_explicit(&b->leases, memory_order_relaxed), (size_t)1);
+
+	/* All that lies unused, two of them a thread, is an eighth of the limit at most. */
+	return MAX(MIN(MIN(b->limit / 64, b->limit / 16 / leases), (size_t)BUDGET_LEASE_BYTES), (size_t)1);
 }
 
 /* Leases at least n more bytes: whole leases as long as the limit has room for them. */
@@ -54,13 +58,17 @@ static void lease_shrink(struct lease *l, size_t n)
 void lease_init(struct lease *l, struct budget *b)
 {
 	*l = (struct lease){ .budget = b };
+	atomic_fetch_add_explicit(&b->leases, 1, memory_order_relaxed);
 }
 
 void lease_done(struct lease *l)
 {
 	assert(l->used == 0);
-	if (l->budget)
-		lease_shrink(l, l->held);
+	if (!l->budget)
+		return;
+	lease_shrink(l, l->held);
+	atomic_fetch_sub_explicit(&l->budget->leases, 1, memory_order_relaxed);
+	l->budget = NULL;
 }
 
 bool lease_take(struct lease *l, size_t n)

@@ -23,6 +23,7 @@ struct budget {
 	_Alignas(64) atomic_size_t leased; /* bytes */
 	size_t limit;                      /* bytes */
 	atomic_size_t refused;             /* takes that failed, ever */
+	atomic_size_t leases;              /* threads that share it */
 };
 
 struct lease {

@@ -30,13 +30,17 @@ static void client_care(struct http1_client *c)
 			client_care_for_stream(c);
 		return;
 	}
+	if (t->responding && exchange_is_stream(t->exchange) && now - t->active_ms >= exchange_stream_idle_ms(t->exchange)) {
+		client_cut(c, "stream_idle_timeout");
+		return;
+	}
 	loop_timer_set(client_loop(c), &c->timer, CLIENT_CARE_MS);
 	if (t->stuck && c->listen->min_rate > 0)
 		rate_credit(&t->rate, client_newly_acked(c), now, c->listen->min_rate, c->listen->min_rate_grace_ms);
 	if (receiving && (t->starved || body_full(exchange_request_body(t->exchange))))
 		rate_begin(&t->rate, now, c->listen->min_rate_grace_ms); /* it waits for us */
 	if (c->listen->min_rate > 0 && rate_broken(&t->rate, now)) {
-		if (t->responding) {
+		if (t->responding || t->stuck) { /* nor would it take our word for that */
 			client_cut(c, "min_rate");
 			return;
 		}
@@ -125,8 +129,10 @@ static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 
 	if (what & EV_CLOSED)
 		c->peer_closed = true;
-	if (what & (EV_READ | EV_CLOSED))
+	if (what & (EV_READ | EV_CLOSED)) {
 		c->readable = true;
+		c->drained = false; /* this edge came after that read */
+	}
 	if (c->reading == READING_HELD && c->readable)
 		c->broken = c->broken || client_is_broken(c);
 	if ((what & EV_WRITE) && c->turn && (c->turn->responding || sender_out_left(&c->turn->sender) > 0) && !client_flush(c))

@@ -142,7 +142,8 @@ void client_watch_stream(struct http1_client *c)
 {
 	struct turn *t = c->turn;
 
-	if (t->responding && exchange_is_stream(t->exchange) && c->reading != READING_LENGTH && c->reading != READING_CHUNKED)
+	if (t->responding && !t->stuck && exchange_is_stream(t->exchange) && c->reading != READING_LENGTH &&
+	    c->reading != READING_CHUNKED)
 		loop_timer_set(client_loop(c), &c->timer, exchange_stream_idle_ms(t->exchange));
 }
 

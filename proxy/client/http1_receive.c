@@ -138,7 +138,8 @@ static bool client_head(struct http1_client *c, struct slice text, const struct 
 /* The body is whole. False: c was freed. */
 static bool client_body_whole(struct http1_client *c)
 {
-	loop_timer_clear(client_loop(c), &c->timer);
+	if (!c->turn->stuck)
+		loop_timer_clear(client_loop(c), &c->timer);
 	client_enter(c, READING_HELD);
 	client_watch_stream(c);
 	if (!exchange_is_stream(c->turn->exchange) && client_has_left(c)) {
@@ -153,6 +154,7 @@ static bool client_body_whole(struct http1_client *c)
 static bool client_body_grew(struct http1_client *c, size_t n)
 {
 	c->member.bytes += n;
+	c->turn->active_ms = client_now_ms(c);
 	if (c->listen->min_rate > 0)
 		rate_credit(&c->turn->rate, n, client_now_ms(c), c->listen->min_rate, c->listen->min_rate_grace_ms);
 	exchange_body_grew(c->turn->exchange);

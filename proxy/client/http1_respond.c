@@ -50,11 +50,13 @@ static void client_stuck(struct http1_client *c)
 {
 	struct turn *t = c->turn;
 
-	if (t->stuck)
+	if (t->stuck && c->member.where == CROWD_WAITING)
 		return;
-	t->stuck = true;
-	(void)client_newly_acked(c);
-	rate_begin(&t->rate, client_now_ms(c), c->listen->min_rate_grace_ms);
+	if (!t->stuck) {
+		t->stuck = true;
+		(void)client_newly_acked(c);
+		rate_begin(&t->rate, client_now_ms(c), c->listen->min_rate_grace_ms);
+	}
 	loop_timer_set(client_loop(c), &c->timer, CLIENT_CARE_MS);
 	if (c->member.where != CROWD_WAITING) {
 		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
@@ -77,7 +79,7 @@ bool client_flush(struct http1_client *c)
 	t->stuck = t->stuck && step == SENDER_FULL;
 	if (!t->stuck && c->member.where == CROWD_WAITING && (c->reading == READING_HELD || c->reading == READING_TUNNEL))
 		crowd_move(c->cx->crowd, &c->member, CROWD_BUSY);
-	if (step == SENDER_ON || step == SENDER_WAIT)
+	if (step == SENDER_ON || step == SENDER_WAIT || t->sender.body_sent != before)
 		t->active_ms = client_now_ms(c);
 	if (t->sender.body && t->sender.body_sent != before)
 		exchange_sent(t->exchange, t->sender.cursor.offset);
@@ -149,7 +151,7 @@ static void client_respond(void *ctx)
 	struct turn *t = c->turn;
 
 	/* What it still has to send of its request nobody wants (RFC 9112, 9.3). */
-	if (c->reading != READING_HELD && !exchange_is_stream(t->exchange)) {
+	if (c->reading != READING_HELD && (!exchange_is_stream(t->exchange) || exchange_is_refused(t->exchange))) {
 		t->keep = false;
 		client_enter(c, READING_HELD);
 	}

@@ -141,9 +141,11 @@ void server_drain(struct server *s, void (*drained)(void *ctx), void *ctx)
 	s->drained = drained;
 	s->drained_ctx = ctx;
 	s->cx.draining = true;
+	s->drain_told = true; /* who makes room for one that is taken in may be the last, for a moment */
 	for (size_t i = 0; i < s->listener_count; i++)
 		listener_take_all(s->listeners[i]);
 	server_stop_listening(s);
+	s->drain_told = false;
 	crowd_evict_quiet(&s->crowd, "drain");
 	server_check_drained(s);
 }
