@@ -55,6 +55,7 @@ struct worker {
 	uint64_t due_us; /* DOWN: the start; ENDING: the kill */
 	uint64_t born_us;
 	unsigned failures; /* deaths soon after a start, in a row */
+	unsigned hasty;    /* replaced sooner than a first pause, in a row */
 	bool replaced;     /* it ends because it was told to, or has done its share: its successor starts at once */
 	pid_t pid;
 	int control; /* -1: none */
@@ -526,8 +527,10 @@ static uint64_t plan_successor(struct worker *w, uint64_t lived_us)
 		w->failures = 0;
 		s->crash_loop_said = false;
 	}
+	/* At once; but of those that say so again and again as soon as they are there no loop spins. */
+	w->hasty = w->replaced && lived_us < BACKOFF_FIRST_MS * 1000 ? w->hasty + 1 : 0;
 	if (w->replaced)
-		return now_us(s);
+		return w->hasty < CRASH_LOOP_FAILURES ? now_us(s) : w->born_us + BACKOFF_FIRST_MS * 1000;
 	if (lived_us < LIVED_WELL_US)
 		w->failures++;
 	return now_us(s) + backoff_us(w);

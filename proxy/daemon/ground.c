@@ -187,10 +187,12 @@ static int open_logs(struct ground *g)
 	return err ? err : err2;
 }
 
-void ground_reopen_logs(struct ground *g)
+bool ground_reopen_logs(struct ground *g)
 {
-	(void)open_logs(g); /* each has said what it could not do, and is as it was */
+	int err = open_logs(g); /* each has said what it could not do, and is as it was */
+
 	use_log(g);
+	return !err;
 }
 
 /* ---- the rest ---- */

@@ -34,8 +34,8 @@ struct ground {
 /* 0, or -errno after saying in the log what is wrong; then ground_done() is still due. `logs_sink` of `g` is the log's sink from here on. */
 MUST_USE int ground_lay(struct ground *g, const struct conf *conf);
 
-/* Opens the logs anew, by SIGUSR1. What cannot be opened stays as it was, and that is logged. */
-void ground_reopen_logs(struct ground *g);
+/* Opens the logs anew, by SIGUSR1. What cannot be opened stays as it was, and that is logged: false. */
+bool ground_reopen_logs(struct ground *g);
 
 void ground_done(struct ground *g);
 

@@ -15,6 +15,7 @@
 #define BACKOFF_MOST_MS  5000
 #define LONG_LIFE_MS     10000 /* who served for so long did not die of being started */
 #define END_MS           5000  /* from the end of the control socket to SIGKILL */
+#define START_MS         60000 /* for a start: one that hangs (a dead file system) would be waited for for ever */
 #define QUEUE_MAX        65536 /* messages */
 
 enum keeper_state {
@@ -65,6 +66,9 @@ static void set_timer(struct keeper *k, unsigned after_ms)
 static void enter(struct keeper *k, enum keeper_state next)
 {
 	assert(may_follow[k->state] & TO(next));
+	/* Whatever ends one that drains: there is nothing left to drain, and no listener for another. */
+	if (k->state == KEEPER_DRAINING)
+		k->last = true;
 	k->state = next;
 	event_del(&k->timer);
 	switch (next) {
@@ -72,6 +76,7 @@ static void enter(struct keeper *k, enum keeper_state next)
 		set_timer(k, k->backoff_ms);
 		break;
 	case KEEPER_STARTING:
+		set_timer(k, START_MS);
 		break;
 	case KEEPER_SERVING:
 		k->served = true;
@@ -347,6 +352,9 @@ static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 		kill_it(k);
 		break;
 	case KEEPER_STARTING:
+		log_error("event=front_killed pid=%ld why=\"it was not ready within %u s\"", (long)k->pid, START_MS / 1000);
+		give_up(k);
+		break;
 	case KEEPER_GONE:
 	case KEEPER_STATE_COUNT:
 		break;
@@ -374,9 +382,6 @@ bool keeper_reaped(struct keeper *k, pid_t pid, int status)
 	if (k->channel)
 		channel_poll(k->channel); /* its last words */
 	log_end(k, pid, status);
-	/* One that dies while it drains has nothing left to drain. */
-	if (k->state == KEEPER_DRAINING)
-		k->last = true;
 	if (k->state != KEEPER_ENDING)
 		enter(k, KEEPER_ENDING);
 	rest_or_go(k);

@@ -16,6 +16,7 @@
 #include "proxy/daemon/front.h"
 #include "proxy/daemon/master.h"
 #include "proxy/daemon/run.h"
+#include "proxy/daemon/sandbox.h"
 #include "upstream/worker/runtime.h"
 
 #define DEFAULT_FILE FOREBAY_SYSCONFDIR "/forebay/forebay.ini"
@@ -204,8 +205,10 @@ int main(int argc, char **argv)
 	opterr = 0;
 	if (argc > 1 && strcmp(argv[1], "front") == 0)
 		return front_main();
-	if (argc > 1 && strcmp(argv[1], "worker") == 0)
+	if (argc > 1 && strcmp(argv[1], "worker") == 0) {
+		sandbox_worker();
 		return worker_main(argc, argv);
+	}
 	if (!open_standard())
 		return EXIT_FAILURE;
 	if (argc > 1 && strcmp(argv[1], "run") == 0)

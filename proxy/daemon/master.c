@@ -346,9 +346,11 @@ static void end(struct master *m, int sig)
 
 static void reopen_logs(struct master *m)
 {
-	ground_reopen_logs(&m->ground);
+	bool all = ground_reopen_logs(&m->ground);
+
 	keeper_send_logs(m->keeper);
-	log_info("event=logs_reopened");
+	if (all)
+		log_info("event=logs_reopened");
 }
 
 static void on_signal(evutil_socket_t sig, short what UNUSED, void *ctx)
@@ -487,6 +489,9 @@ int master_run(const struct master_options *o)
 	struct master m = { .o = *o };
 
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* Until they are watched: what tells a daemon to go on otherwise does not end one that starts. */
+	(void)signal(SIGUSR1, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN);
 	/* Whoever loses its parent among our children's children comes to us and is buried. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	notify_init(&m.notify, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"), getpid());

@@ -41,6 +41,12 @@ bool sandbox_front(void)
 	return setrlimit(RLIMIT_CORE, &none) == 0 && ok;
 }
 
+void sandbox_worker(void)
+{
+	if (geteuid() != 0)
+		(void)drop_all();
+}
+
 /* What a root process execs has all that the bounding set has: workers that run as root are nobody's aim, but are possible. */
 static void drop_bounding_set(void)
 {

@@ -13,6 +13,9 @@
  */
 bool sandbox_front(void);
 
+/* A worker that is not root: a program file with capabilities of its own (setcap, for low ports) has given them to each that execs it. */
+void sandbox_worker(void);
+
 /*
  * A root master: keeps CAP_SETUID, SETGID, KILL, NET_BIND_SERVICE and DAC_READ_SEARCH and no other, for itself and what it execs. Does
  * nothing for others. False: the kernel refused.
