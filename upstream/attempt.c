@@ -283,7 +283,8 @@ static void attempt_sent_all(struct attempt *a)
 	if (a->state != STATE_SENDING)
 		return;
 	attempt_enter(a, STATE_WAITING);
-	if (is_unix(a) && !a->link->pinned)
+	/* With a body under way, what lies unread may be that. */
+	if (is_unix(a) && !a->link->pinned && a->sender.body_sent == 0)
 		loop_timer_set(a->loop, &a->unread, POOL_OVERSTATED_MS);
 }
 
