@@ -366,6 +366,10 @@ static void on_signal(evutil_socket_t sig, short what UNUSED, void *ctx)
 		reopen_logs(m);
 		break;
 	case SIGHUP:
+		if (m->o.screen) {
+			end(m, sig); /* `forebay run`: its terminal was closed */
+			break;
+		}
 		log_warning("event=no_reload what=\"this version takes a new configuration at its start only\"");
 		break;
 	case SIGCHLD:
@@ -491,7 +495,8 @@ int master_run(const struct master_options *o)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* Until they are watched: what tells a daemon to go on otherwise does not end one that starts. */
 	(void)signal(SIGUSR1, SIG_IGN);
-	(void)signal(SIGHUP, SIG_IGN);
+	if (!o->screen)
+		(void)signal(SIGHUP, SIG_IGN);
 	/* Whoever loses its parent among our children's children comes to us and is buried. */
 	(void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	notify_init(&m.notify, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"), getpid());
