@@ -162,6 +162,7 @@ def test_timing_tells_where_the_time_went(work):
     backend = work.backend()
     site = work.forebay({"socket": backend.name, "slots": 1}, forebay={"access_format": "timing"})
     site.ask("GET", "/x")
+    wait_for(lambda: len(lines(site.access_path)) == 1, "a line")  # another thread's may overtake it
     with site.connect() as c:
         c.send(b"GET / HTTP/1.1\r\n\r\n")
         c.response()
