@@ -103,6 +103,32 @@ static void a_small_limit_is_not_used_up_by_unused_leases(void **state UNUSED)
 	assert_int_equal(leased(&b), 0);
 }
 
+static void many_unused_leases_hold_an_eighth_of_the_limit_at_most(void **state UNUSED)
+{
+	struct budget b;
+	struct lease l[64];
+
+	budget_init(&b, 16 * M);
+	for (size_t i = 0; i < ARRAY_LEN(l); i++)
+		lease_init(&l[i], &b);
+	for (size_t i = 0; i < ARRAY_LEN(l); i++) {
+		if (!lease_take(&l[i], 1))
+			fail_msg("lease %zu: refused", i);
+		lease_give(&l[i], 1);
+	}
+	assert_in_range(leased(&b), 1, 16 * M / 8);
+	/* Nor if each had much more, one after the other. */
+	for (size_t i = 0; i < ARRAY_LEN(l); i++) {
+		if (!lease_take(&l[i], 8 * M))
+			fail_msg("lease %zu: much refused", i);
+		lease_give(&l[i], 8 * M);
+	}
+	assert_true(leased(&b) <= 16 * M / 8);
+	for (size_t i = 0; i < ARRAY_LEN(l); i++)
+		lease_done(&l[i]);
+	assert_int_equal(leased(&b), 0);
+}
+
 static const struct {
 	size_t limit, taken;
 	enum budget_pressure pressure;
@@ -214,6 +240,7 @@ int main(void)
 		cmocka_unit_test(the_ceiling_is_exact_for_one_thread),
 		cmocka_unit_test(what_is_given_goes_back_but_for_two_leases),
 		cmocka_unit_test(a_small_limit_is_not_used_up_by_unused_leases),
+		cmocka_unit_test(many_unused_leases_hold_an_eighth_of_the_limit_at_most),
 		cmocka_unit_test(pressure_rises_with_what_is_leased),
 		cmocka_unit_test(four_threads_never_pass_the_limit),
 	};
