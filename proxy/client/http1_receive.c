@@ -77,6 +77,8 @@ bool client_refuse(struct http1_client *c, struct slice bytes, unsigned status, 
 		return false;
 	}
 	(void)slice_cut(&bytes, '\n', &line);
+	if (line.len > 0 && line.ptr[line.len - 1] == '\r')
+		line.len--;
 	line.len = MIN(line.len, LINE_LOGGED_MAX);
 	exchange_set_line(c->turn->exchange, line);
 	exchange_refuse(c->turn->exchange, status, reason);
