@@ -221,6 +221,21 @@ def test_drain_timeout_ends_what_does_not_end(work):
             pass
 
 
+def test_a_front_that_dies_while_it_drains_is_the_last(work):
+    """There is nothing left to drain, and no listener for another front: the daemon ends long before drain_timeout."""
+    backend, _ = held_backend(work)
+    site = work.forebay({"socket": backend.name, "slots": 1}, forebay={"drain_timeout": "10m"})
+    with site.connect() as c:
+        c.send(message("GET", "/"))
+        backend.wait_seen(1)
+        front = site.front()
+        procs.kill(site.pid, TERM)
+        site.wait_log("event=draining")
+        procs.kill(front, signal.SIGKILL)
+        site.expected = {0, 1}
+        assert site.wait() in (0, 1)
+
+
 def test_sigint_ends_it_in_the_foreground(demo):
     family = procs.descendants(demo.pid)
     assert demo.stop(INT) == 0

@@ -395,6 +395,26 @@ static void a_worker_that_has_done_its_share_is_replaced_at_once(void **state)
 	tear_down(&w);
 }
 
+static void workers_that_have_done_their_share_at_once_do_not_spin(void **state)
+{
+	struct world w;
+
+	(void)state;
+	set_up(&w, 1, 1, false);
+	supervisor_start(w.s);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(w.started, i + 1);
+		tell(&w, i, CONTROL_SPENT, 0);
+		die(&w, i, EXITED(0));
+	}
+	assert_int_equal(w.started, 5); /* the fifth in a row that did not live for 100 ms */
+	pass_ms(&w, 99);
+	assert_int_equal(w.started, 5);
+	pass_ms(&w, 1);
+	assert_int_equal(w.started, 6);
+	tear_down(&w);
+}
+
 static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 {
 	struct world w;
@@ -911,6 +931,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_pauses_end_at_half_a_minute_and_begin_anew),
 		cmocka_unit_test(how_a_worker_ended_is_said),
 		cmocka_unit_test(a_worker_that_has_done_its_share_is_replaced_at_once),
+		cmocka_unit_test(workers_that_have_done_their_share_at_once_do_not_spin),
 		cmocka_unit_test(a_worker_that_is_stuck_is_ended_and_replaced),
 		cmocka_unit_test(at_the_end_workers_are_asked_then_killed_and_not_replaced),
 		cmocka_unit_test(a_second_word_kills_at_once),
