@@ -5,9 +5,9 @@ set -e
 cd "$(dirname "$0")"
 
 build="gcc make libc6-dev autoconf automake pkgconf xz-utils libevent-dev libinih-dev libcmocka-dev"
-tests="python3 python3-pytest python3-pytest-xdist python3-django python3-websockets gunicorn python3-gunicorn curl wrk
+tests="clang libclang-rt-dev python3 python3-pytest python3-pytest-xdist python3-django python3-websockets gunicorn python3-gunicorn curl wrk
 	procps systemd mandoc"
-more="clang clang-format clang-tidy cppcheck gcovr"
+more="valgrind clang-format clang-tidy cppcheck gcovr"
 
 as_root()
 {
