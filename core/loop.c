@@ -4,10 +4,19 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "core/log.h"
+
 #define STALL_MS    500
 #define BLOCKS_KEPT 64 /* 4M */
 /* Callbacks before the kernel is asked again: those that activate themselves must not keep others out. */
 #define DISPATCH_MAX 64
+
+/* Something on this thread took its time, or the machine did: every client of the thread has waited for it. */
+static void stalled(struct loop *l, uint64_t late_ms)
+{
+	atomic_fetch_add_explicit(&l->stalls, 1, memory_order_relaxed);
+	log_warning("event=loop_stalled thread=%u ms=%" PRIu64, l->index, late_ms);
+}
 
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
@@ -15,7 +24,7 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 	uint64_t now_ms = loop_now_ms(l);
 
 	if (now_ms > l->tick_ms + WHEEL_TICK_MS + STALL_MS)
-		atomic_fetch_add_explicit(&l->stalls, 1, memory_order_relaxed);
+		stalled(l, now_ms - l->tick_ms - WHEEL_TICK_MS);
 	l->tick_ms = now_ms;
 	atomic_fetch_add_explicit(&l->ticks, 1, memory_order_relaxed);
 	wheel_advance(&l->wheel, now_ms);
@@ -93,16 +102,22 @@ void *loop_block_take(struct loop *l)
 	if (block) {
 		l->blocks = block->next;
 		l->block_count--;
+		l->blocks_out++;
 		return block;
 	}
 	block = mmap(NULL, LOOP_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return block == MAP_FAILED ? NULL : block;
+	if (block == MAP_FAILED)
+		return NULL;
+	l->blocks_out++;
+	return block;
 }
 
 void loop_block_give(struct loop *l, void *block)
 {
 	struct loop_block *given = block;
 
+	assert(l->blocks_out > 0);
+	l->blocks_out--;
 	if (l->block_count == BLOCKS_KEPT) {
 		munmap(block, LOOP_BLOCK_BYTES);
 		return;
@@ -123,13 +138,17 @@ static void free_blocks(struct loop *l)
 }
 
 /* What others still owe to this loop: the ends of spool jobs. They come by themselves, after a disk's time. */
-static void wait_for_mail(struct loop *l)
+size_t loop_settle(struct loop *l)
 {
 	struct pollfd wake = { .fd = l->mailbox.fd, .events = POLLIN };
+	size_t all = 0, n;
 
-	while (mailbox_drain(&l->mailbox) > 0 || l->awaited > 0)
+	while ((n = mailbox_drain(&l->mailbox)) > 0 || l->awaited > 0) {
+		all += n;
 		if (l->awaited > 0)
 			poll(&wake, 1, -1);
+	}
+	return all;
 }
 
 void loop_free(struct loop **loop)
@@ -139,7 +158,7 @@ void loop_free(struct loop **loop)
 	if (!l)
 		return;
 	if (l->mailbox.fd != -1)
-		wait_for_mail(l);
+		(void)loop_settle(l);
 	if (event_initialized(&l->tick))
 		event_del(&l->tick);
 	mailbox_done(&l->mailbox);

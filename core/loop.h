@@ -32,11 +32,15 @@ struct loop {
 	_Atomic uint64_t ticks;    /* grows every tick: the watchdog's sign of life */
 	struct loop_block *blocks; /* at hand */
 	unsigned block_count;
-	atomic_uint stalls; /* ticks that came more than half a second late */
+	unsigned blocks_out; /* taken and not given back */
+	atomic_uint stalls;  /* ticks that came more than half a second late: each was logged */
 };
 
 MUST_USE int loop_new(unsigned index, const struct clock *clock, struct budget *budget, struct spool *spool, struct loop **ret);
-/* Delivers what is in the mailbox and what is `awaited`, however long that takes. Nothing may be charged to the lease after that. */
+/* Without a thread that runs it: delivers what is in the mailbox and what is `awaited`, however long that takes. Returns how much. */
+size_t loop_settle(struct loop *l);
+
+/* After loop_settle, which it does first. Nothing may be charged to the lease after that. */
 void loop_free(struct loop **l);
 
 /*

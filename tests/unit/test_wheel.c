@@ -3,9 +3,11 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "core/loop.h"
 #include "core/wheel.h"
 
@@ -226,7 +228,14 @@ static void on_stopper(struct timer *t)
 	clock_test_advance(s->clock, atomic_load(&s->loop->ticks) == 1 ? 700000 : 100000);
 }
 
-static void a_running_loop_ticks_and_counts_stalls(void **state UNUSED)
+static char said[256];
+
+static void log_here(void *ctx UNUSED, enum log_level level UNUSED, struct slice line)
+{
+	snprintf(said, sizeof(said), "%.*s", SLICE_ARG(line));
+}
+
+static void a_running_loop_ticks_counts_stalls_and_says_so(void **state UNUSED)
 {
 	struct clock_test clock;
 	struct budget budget;
@@ -237,12 +246,40 @@ static void a_running_loop_ticks_and_counts_stalls(void **state UNUSED)
 	budget_init(&budget, 1 << 20);
 	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &l), 0);
 	s.loop = l;
+	log_setup("test", LOG_LEVEL_INFO, log_here, NULL);
 	loop_timer_set(l, &s.timer, 0);
 	event_active(&l->tick, EV_TIMEOUT, 0);
 	clock_test_advance(&clock, 100000);
 	loop_run(l);
 	assert_true(atomic_load(&l->ticks) >= 3);
 	assert_int_equal(atomic_load(&l->stalls), 1);
+	assert_string_equal(said, "test: warning: event=loop_stalled thread=0 ms=600\n");
+	log_setup(NULL, LOG_LEVEL_INFO, NULL, NULL);
+	loop_free(&l);
+}
+
+/* More than are kept at hand, so that both ends of a block's way are there. */
+static void blocks_are_counted_until_they_are_given_back(void **state UNUSED)
+{
+	struct clock_test clock;
+	struct budget budget;
+	struct loop *l = NULL;
+	void *blocks[80];
+
+	clock_test_init(&clock);
+	budget_init(&budget, 1 << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &l), 0);
+	for (int round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < ARRAY_LEN(blocks); i++) {
+			blocks[i] = loop_block_take(l);
+			assert_non_null(blocks[i]);
+			memset(blocks[i], 'x', LOOP_BLOCK_BYTES);
+			assert_int_equal(l->blocks_out, i + 1);
+		}
+		for (unsigned i = 0; i < ARRAY_LEN(blocks); i++)
+			loop_block_give(l, blocks[i]);
+		assert_int_equal(l->blocks_out, 0);
+	}
 	loop_free(&l);
 }
 
@@ -255,7 +292,8 @@ int main(void)
 		cmocka_unit_test(a_jump_of_the_clock_fires_all_that_is_due_and_nothing_else),
 		cmocka_unit_test(random_timers_agree_with_a_plain_list),
 		cmocka_unit_test(a_loop_rounds_up_and_ends_clean),
-		cmocka_unit_test(a_running_loop_ticks_and_counts_stalls),
+		cmocka_unit_test(a_running_loop_ticks_counts_stalls_and_says_so),
+		cmocka_unit_test(blocks_are_counted_until_they_are_given_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
