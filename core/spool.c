@@ -289,8 +289,10 @@ static int start_threads(struct spool *s)
 	return err;
 }
 
-static void stop_threads(struct spool *s)
+void spool_stop(struct spool *s)
 {
+	if (!s->threads)
+		return;
 	pthread_mutex_lock(&s->queue_lock);
 	s->stopping = true;
 	pthread_cond_broadcast(&s->work);
@@ -298,6 +300,7 @@ static void stop_threads(struct spool *s)
 	for (unsigned i = 0; i < s->thread_count; i++)
 		pthread_join(s->threads[i], NULL);
 	free(s->threads);
+	s->threads = NULL;
 }
 
 void spool_submit(struct spool *s, struct spool_job *job)
@@ -524,7 +527,7 @@ void spool_free(struct spool **spool)
 
 	if (!s)
 		return;
-	stop_threads(s);
+	spool_stop(s);
 	assert(s->extents.used == 0 && s->file_bytes == 0 && s->own_files == 0 && s->jobs == 0);
 	extents_done(&s->extents);
 	pthread_cond_destroy(&s->work);

@@ -26,7 +26,10 @@ struct spool;
 
 MUST_USE int spool_new(const struct spool_options *o, struct spool **ret);
 
-/* Waits for the threads; all extents and files must have been given back (asserted in debug builds). */
+/* Has the threads do what there is to do and end: no jobs any more, and nothing may be given back. */
+void spool_stop(struct spool *s);
+
+/* After spool_stop, which it does first; all extents and files must have been given back (asserted in debug builds). */
 void spool_free(struct spool **s);
 
 /* A place of SPOOL_EXTENT_BYTES in an arena. */

@@ -155,3 +155,8 @@ void server_cut(struct server *s)
 	for (enum crowd_list which = CROWD_IDLE; which < CROWD_LIST_COUNT; which++)
 		crowd_evict_all(&s->crowd, which, "cut at the end of drain_timeout");
 }
+
+unsigned server_clients(const struct server *s)
+{
+	return s->crowd.count;
+}

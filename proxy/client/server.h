@@ -38,4 +38,7 @@ void server_drain(struct server *s, void (*drained)(void *ctx), void *ctx);
 /* Cuts all that is left. */
 void server_cut(struct server *s);
 
+/* Connections. */
+unsigned server_clients(const struct server *s);
+
 #endif

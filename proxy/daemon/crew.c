@@ -11,6 +11,7 @@
 #include "core/spool.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/server.h"
+#include "proxy/daemon/account.h"
 #include "proxy/daemon/spooldir.h"
 #include "proxy/observe/access_log.h"
 #include "proxy/serve/route.h"
@@ -323,6 +324,16 @@ void crew_figures(struct crew *c, struct channel_message *ret)
 
 /* ---- the end ---- */
 
+static void tell_stalls(const struct crew *c)
+{
+	unsigned stalls = 0;
+
+	for (unsigned i = 0; i < c->o.threads; i++)
+		stalls += atomic_load_explicit(&c->threads[i].loop->stalls, memory_order_relaxed);
+	if (stalls > 0)
+		log_warning("event=loop_stalls count=%u", stalls);
+}
+
 void crew_end(struct crew *c)
 {
 	for (unsigned i = 0; i < c->o.threads; i++)
@@ -331,6 +342,7 @@ void crew_end(struct crew *c)
 	for (unsigned i = 0; i < c->o.threads; i++)
 		if (c->threads[i].runs)
 			pthread_join(c->threads[i].thread, NULL);
+	tell_stalls(c);
 }
 
 bool crew_is_at_rest(const struct crew *c)
@@ -343,6 +355,68 @@ bool crew_is_at_rest(const struct crew *c)
 			return false;
 	}
 	return true;
+}
+
+/* The mails of one may be for another, and the disk's are still to come. */
+static void settle(struct crew *c)
+{
+	size_t delivered;
+
+	do {
+		delivered = 0;
+		for (unsigned i = 0; i < c->o.threads; i++)
+			delivered += loop_settle(c->threads[i].loop);
+	} while (delivered > 0);
+	spool_stop(c->spool);
+}
+
+static unsigned account_thread(struct crew_thread *t, size_t *ret_unused)
+{
+	const struct loop *l = t->loop;
+
+	*ret_unused = l->lease.held - l->lease.used;
+	return account("thread", l->index, "clients", server_clients(t->server)) +
+	       account("thread", l->index, "memory", l->lease.used) + account("thread", l->index, "blocks", l->blocks_out);
+}
+
+static unsigned account_pool(struct pool *p)
+{
+	struct pool_figures f;
+
+	pool_figures(p, &f);
+	return account("pool", pool_conf(p)->index, "slots", f.slots - f.free - f.absent) +
+	       account("pool", pool_conf(p)->index, "queue", f.queued) +
+	       account("pool", pool_conf(p)->index, "streams", f.streams);
+}
+
+static unsigned account_spool(struct crew *c)
+{
+	struct spool_figures f;
+
+	spool_figures(c->spool, &f);
+	return account("spool", 0, "bytes", f.bytes) + account("spool", 0, "extents", f.extents) +
+	       account("spool", 0, "own_files", f.own_files) + account("spool", 0, "jobs", f.jobs);
+}
+
+unsigned crew_account(struct crew *c)
+{
+	size_t leased, unused;
+	unsigned wrong = 0;
+
+	settle(c);
+	leased = atomic_load_explicit(&c->budget.leased, memory_order_relaxed);
+	for (unsigned i = 0; i < c->o.threads; i++) {
+		wrong += account_thread(&c->threads[i], &unused);
+		leased -= unused;
+	}
+	for (size_t i = 0; i < c->pool_count; i++)
+		wrong += account_pool(c->pools[i]);
+	wrong += account_spool(c);
+	wrong += account("budget", 0, "leased", leased);
+	wrong += account("guard", 0, "connections", guard_connections(c->guard));
+	/* Ours and the front's, or more where an exchange has kept it. */
+	wrong += account("conf", 0, "references", atomic_load(&c->o.conf->refs) - 1);
+	return wrong;
 }
 
 static void free_threads(struct crew *c)

@@ -56,6 +56,12 @@ void crew_end(struct crew *c);
 /* After crew_end: no request is left at a worker. Those that are hold what crew_free would free. */
 bool crew_is_at_rest(const struct crew *c);
 
+/*
+ * After crew_end, if it is at rest: says in the log what was taken for clients and not given back, which is a mistake of our own. Returns how
+ * many such things there are; 0: only crew_free is left to do.
+ */
+unsigned crew_account(struct crew *c);
+
 /* After crew_end, if it is at rest. Takes a NULL. Sets *c to NULL. */
 void crew_free(struct crew **c);
 

@@ -10,6 +10,7 @@
 
 #include "core/buf.h"
 #include "core/log.h"
+#include "proxy/daemon/account.h"
 #include "proxy/daemon/channel.h"
 #include "proxy/daemon/crew.h"
 #include "proxy/daemon/sandbox.h"
@@ -378,6 +379,10 @@ static void take_down(struct front *f)
 		end_logger(f);
 		_exit(f->status);
 	}
+	if (ACCOUNT_ON && f->crew && crew_account(f->crew) > 0) {
+		end_logger(f);
+		_exit(ACCOUNT_EXIT);
+	}
 	crew_free(&f->crew);
 	end_logger(f);
 	conf_drop(&f->conf);
@@ -388,6 +393,8 @@ static void take_down(struct front *f)
 		event_del(&f->tick);
 	if (f->base)
 		event_base_free(f->base);
+	if (ACCOUNT_ON && account_descriptors(FRONT_CHANNEL_FD) > 0)
+		f->status = ACCOUNT_EXIT;
 }
 
 int front_main(void)

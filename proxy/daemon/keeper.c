@@ -43,8 +43,9 @@ struct keeper {
 	struct keeper_events events;
 	void *ctx;
 	enum keeper_state state;
-	bool served; /* one of them did */
-	bool last;   /* no other one is to follow */
+	bool served;  /* one of them did */
+	bool last;    /* no other one is to follow */
+	bool crashed; /* the one that was reaped last */
 	bool has_figures;
 	pid_t pid; /* 0: none */
 	int conf_fd;
@@ -278,11 +279,13 @@ static int open_channel(struct keeper *k, int *ret_front)
 /* The next one, after a pause, or never. */
 static void rest_or_go(struct keeper *k)
 {
-	bool failed = !k->last && !k->served;
+	bool unfit = !k->last && !k->served;
 
-	if (k->last || failed) {
+	if (unfit)
+		log_error("the front could not start: forebay ends");
+	if (k->last || unfit) {
 		enter(k, KEEPER_GONE);
-		k->events.gone(k->ctx, failed);
+		k->events.gone(k->ctx, unfit || k->crashed);
 		return;
 	}
 	if (k->serving_since_ms && clock_mono_ms(k->o.clock) - k->serving_since_ms >= LONG_LIFE_MS)
@@ -379,6 +382,8 @@ bool keeper_reaped(struct keeper *k, pid_t pid, int status)
 	if (pid != k->pid || pid == 0)
 		return false;
 	k->pid = 0;
+	/* SIGKILL is ours, or whoever sent it knows. Exit 1 is one that was lost for words with us. */
+	k->crashed = WIFSIGNALED(status) ? WTERMSIG(status) != SIGKILL : WEXITSTATUS(status) > 1;
 	if (k->channel)
 		channel_poll(k->channel); /* its last words */
 	log_end(k, pid, status);

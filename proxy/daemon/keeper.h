@@ -28,7 +28,7 @@ struct keeper_events {
 	void (*drained)(void *ctx); /* nothing is left in it */
 	/* A request in this slot of an own worker took too long. The numbers are the front's: not checked. */
 	void (*replace)(void *ctx, size_t pool_index, unsigned slot);
-	/* There is none and none will come: it was told to end, or could not even start serving the first time (failed). */
+	/* There is none and none will come: it was told to end, or (failed) could not even start serving the first time, or the last one crashed. */
 	void (*gone)(void *ctx, bool failed);
 };
 

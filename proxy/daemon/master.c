@@ -253,10 +253,8 @@ static void on_gone(void *ctx, bool failed)
 	struct master *m = ctx;
 
 	m->front_serves = false;
-	if (failed) {
-		log_error("the front could not start: forebay ends");
+	if (failed)
 		m->status = 1;
-	}
 	if (m->state < MASTER_STOPPING)
 		enter(m, MASTER_STOPPING);
 }

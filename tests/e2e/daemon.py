@@ -24,7 +24,8 @@ ROOT = os.geteuid() == 0
 FRONT_USER, POOL_USER = "nobody", "daemon"  # in every Debian
 SCALE = float(os.environ.get("FOREBAY_TEST_SCALE", "1"))
 THREADS = int(os.environ.get("FOREBAY_TEST_THREADS", "2"))  # of each front whose test does not say how many
-SANITIZER_MARKS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer", "runtime error:")
+SANITIZER_MARKS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer", "runtime error:",
+                   "event=not_given_back", "Assertion `")  # and what debug builds find themselves
 
 LIVE = set()  # pids of what was started and not yet reaped
 _addresses = 0

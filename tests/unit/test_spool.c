@@ -220,6 +220,9 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	assert_int_equal(figures(f).bytes, 0);
 	assert_int_equal(spool_file_take(f->spool, false, &fd[0]), 0);
 	spool_file_give(f->spool, &fd[0], 0);
+	spool_stop(f->spool);
+	assert_int_equal(figures(f).own_files, 0); /* it is closed, and not only about to be */
+	spool_stop(f->spool);
 }
 
 /* Bytes of disk behind an arena. */
