@@ -1,12 +1,14 @@
 #!/bin/sh
 # Makes ./configure. With --deps it first installs, on Debian and its kin, the packages that forebay is built, run and
-# tested with; with --deps-all also those of `make lint`, `make fuzz` and the clang builds.
+# tested with; with --deps-bench also those of `make bench`; with --deps-all also those of `make lint`, `make fuzz` and the
+# clang builds.
 set -e
 cd "$(dirname "$0")"
 
 build="gcc make libc6-dev autoconf automake pkgconf xz-utils libevent-dev libinih-dev libcmocka-dev"
 tests="clang libclang-rt-dev python3 python3-pytest python3-pytest-xdist python3-django python3-websockets gunicorn python3-gunicorn curl wrk
 	procps systemd mandoc"
+bench="nginx-light haproxy gnuplot-nox strace"
 more="valgrind clang-format clang-tidy cppcheck gcovr"
 
 as_root()
@@ -32,9 +34,10 @@ install_packages()
 case "$1" in
 "") ;;
 --deps) install_packages $build $tests ;;
---deps-all) install_packages $build $tests $more ;;
+--deps-bench) install_packages $build $tests $bench ;;
+--deps-all) install_packages $build $tests $bench $more ;;
 *)
-	echo "usage: $0 [--deps | --deps-all]" >&2
+	echo "usage: $0 [--deps | --deps-bench | --deps-all]" >&2
 	exit 1
 	;;
 esac

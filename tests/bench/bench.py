@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+"""forebay beside nginx and HAProxy: CPU time, memory, and how long workers are held.
+
+    bench.py [--rows NAME,NAME | --rows list] [--rounds N] [--json FILE]
+    bench.py --check      each row in small and with forebay alone: does the bench itself work?
+
+FOREBAY is the program that is measured. Of the two cores the proxy has one to itself, its clients and the application servers
+share the other. Rounds of the contenders take turns; the first is not counted.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
+
+import proxies  # noqa: E402
+import report  # noqa: E402
+from rows import ROWS  # noqa: E402
+
+SANITIZER_MARKS = (b"__asan_", b"__tsan_", b"__ubsan_", b"__gcov_")
+OPTIMIZED_MARK = b"_chk"  # fortified calls: the build asks for them wherever the compiler optimizes, and only there
+
+
+def unfit(path):
+    """Why figures of this program would mislead, or None."""
+    with open(path, "rb") as f:
+        content = f.read()
+    for mark in SANITIZER_MARKS:
+        if mark in content:
+            return f"is built with sanitizers or for coverage ({mark.decode()}…)"
+    if OPTIMIZED_MARK + b"\0" not in content:
+        return "is built without optimization"
+    return None
+
+
+def machine():
+    with open("/proc/cpuinfo") as f:
+        model = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
+    return {"cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
+            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "load": os.getloadavg()[0]}
+
+
+class Bench:
+    def __init__(self, options, folder, out):
+        self.options, self.folder, self.out = options, folder, out
+        self.stages = 0
+        self.missing = [p for p in ("nginx", "haproxy") if not proxies.find(p)]
+
+    def say(self, text):
+        print(text, file=self.out, flush=True)
+
+    def contenders(self, row):
+        if self.options.check:
+            return [proxies.FOREBAY]
+        return [c for c in row.contenders if c.proxy not in self.missing]
+
+    def stage(self, contender):
+        self.stages += 1
+        return proxies.Stage(contender, self.options.programs, os.path.join(self.folder, str(self.stages)))
+
+    def run(self, row):
+        """{contender's name: [figures of a round]}"""
+        contenders = self.contenders(row)
+        done = {c.name: [] for c in contenders}
+        with contextlib.ExitStack() as stack:
+            stages = {} if row.anew else {c: stack.enter_context(self.stage(c)) for c in contenders}
+            for number in range(-1, self.rounds(row)):
+                turn = number % len(contenders)
+                for contender in contenders[turn:] + contenders[:turn]:
+                    figures = self.round(row, contender, stages.get(contender))
+                    if number >= 0:
+                        done[contender.name].append(figures)
+        return done
+
+    def rounds(self, row):
+        return 1 if self.options.check else self.options.rounds or row.rounds
+
+    def round(self, row, contender, stage):
+        try:
+            if stage:
+                return row.measure(stage, self.options.check)
+            with self.stage(contender) as stage:
+                return row.measure(stage, self.options.check)
+        except (proxies.Failed, AssertionError) as e:
+            raise proxies.Failed(f"{row.name}, {contender.name}: {e}") from None
+
+    def all(self, rows):
+        versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if p not in self.missing}
+        result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
+                  "versions": versions, "compiler": os.environ.get("BENCH_COMPILER", ""), "rows": {}}
+        for proxy in self.missing:
+            self.say(f"{proxy} is not installed: left out\n")
+        if result["machine"]["load"] > 0.5 and not self.options.check:
+            self.say(f"the machine is not quiet (load {result['machine']['load']:.1f}): figures will be rough\n")
+        for row in rows:
+            start = time.monotonic()
+            rounds = self.run(row)
+            seconds = time.monotonic() - start
+            result["rows"][row.name] = {"title": row.title, "units": row.units, "seconds": round(seconds, 1), "rounds": rounds}
+            self.say(report.table(row, rounds) + f"\n  ({seconds:.0f} s)\n")
+        return result
+
+
+def choose(names):
+    known = {row.name: row for row in ROWS}
+    if not names:
+        return ROWS
+    for name in names:
+        if name not in known:
+            sys.exit(f"bench: no row {name}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", default="tests/bench", help="where the built backend and load are")
+    parser.add_argument("--rows", default="", help="names with commas between them, or list")
+    parser.add_argument("--rounds", type=int, default=0, help="that count, of each row; by default the row's own number")
+    parser.add_argument("--json", help="the file that all rounds are written to")
+    parser.add_argument("--check", action="store_true", help="try the bench itself, in small")
+    parser.add_argument("--force", action="store_true", help="measure a program that is not built for speed")
+    options = parser.parse_args()
+    options.programs = os.path.abspath(options.programs)
+    return options
+
+
+def on_signal(number, _frame):
+    sys.exit(128 + number)  # by way of all that has to be ended
+
+
+def main():
+    options = arguments()
+    if options.rows == "list":
+        for row in ROWS:
+            print(f"{row.name:12} {row.title}")
+        return
+    rows = choose([name for name in options.rows.split(",") if name])
+    forebay = proxies.find("forebay")
+    why = unfit(forebay)
+    if why and not options.force and not options.check:
+        sys.exit(f"bench: {forebay} {why}: its figures would mislead (--force to have them)")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # On a disk: what goes to files must cost what files cost.
+    folder = tempfile.mkdtemp(prefix="fb-bench-", dir="/var/tmp")
+    os.chmod(folder, 0o755)
+    try:
+        result = Bench(options, folder, sys.stdout).all(rows)
+    except proxies.Failed as e:
+        sys.exit(f"bench: {e}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        with open(options.json, "w") as f:
+            json.dump(result, f, indent=1)
+            f.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+/*
+ * load: the clients of the benchmarks, and what their kinds have in common. Commands come on standard input, one a line; each is
+ * answered with one line of JSON.
+ */
+#ifndef FOREBAY_BENCH_LOAD_H
+#define FOREBAY_BENCH_LOAD_H
+
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONNECTIONS_MAX 20000u
+#define IN_FLIGHT_MAX   1024u
+#define READ_BYTES      (256u << 10)
+
+struct load {
+	struct sockaddr_in address;
+	const char *host, *path;
+	uint64_t answer;    /* bytes that a response's body must have */
+	uint64_t body;      /* bytes of each request's; above 0 makes it a POST */
+	unsigned in_flight; /* requests at once */
+	bool browser;       /* with the fields that a browser sends */
+
+	char head[4096]; /* of each request */
+	size_t head_bytes;
+};
+
+/* What is sent as bodies; READ_BYTES of it. */
+extern const char load_bytes[READ_BYTES];
+
+uint64_t load_now_ns(void);
+
+/* Says what went wrong and ends the program: a figure from a run that had errors is worth nothing. */
+_Noreturn void load_fail(const char *what, const char *about);
+
+/* A request's head for this path, with room for it in to[]; returns its length. */
+size_t load_write_head(const struct load *l, const char *path, uint64_t body, char *to, size_t room);
+
+/* A connected non-blocking socket; rcvbuf 0 leaves the receive buffer as the system makes it. Does not return without one. */
+int load_connect(const struct load *l, int rcvbuf);
+
+/*
+ * A response's head, NUL behind it: its length with the empty line, 0 if it has not come whole. *ret_body is its Content-Length;
+ * anything but a 200 with one ends the program.
+ */
+size_t load_parse_head(const char *head, uint64_t *ret_body);
+
+/*
+ * As many requests as fit, each connection's next after the last was answered:
+ *     open N        connects until N are open, one request on each
+ *     go N          N requests, always on the first connections
+ *     rotate N      N requests, on all the connections in turn
+ *     for MS        requests for so long; what is unanswered then is counted at its age
+ */
+void rush_run(const struct load *l);
+
+#endif

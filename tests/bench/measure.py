@@ -1,0 +1,100 @@
+"""What a proxy costs, as the kernel counts it: CPU time, memory, files; and how long each worker was held."""
+
+import mmap
+import os
+import stat
+import struct
+import time
+
+import procs
+
+STAMP = struct.Struct("=QQQ")  # begin_ns, end_ns, ms: see backend.c
+STAMPS_HEAD = struct.Struct("=QQ")  # count, capacity
+
+
+def family(pid):
+    return [pid] + procs.descendants(pid)
+
+
+def cpu_ns(pids):
+    """Time on a processor, user's and system's, of all threads. The kernel counts it in nanoseconds here, in ticks elsewhere."""
+    total = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+                total += int(f.read().split()[0])
+    return total
+
+
+def pss_bytes(pids):
+    """Memory, shared pages by their share. None where the kernel does not let us look: the front cannot be looked into but by
+    root."""
+    total = 0
+    try:
+        for pid in pids:
+            with open(f"/proc/{pid}/smaps_rollup") as f:
+                total += sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Pss:"))
+    except PermissionError:
+        return None
+    return total
+
+
+def file_bytes(pids, folder):
+    """What the files take that the processes have open and that lie, or lay before they lost their names, in this folder."""
+    seen = {}
+    try:
+        for pid in pids:
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                path = f"/proc/{pid}/fd/{name}"
+                try:
+                    if os.readlink(path).startswith(folder + "/"):
+                        s = os.stat(path)
+                        if stat.S_ISREG(s.st_mode):
+                            seen[s.st_dev, s.st_ino] = s.st_blocks * 512
+                except FileNotFoundError:  # closed meanwhile
+                    pass
+    except PermissionError:
+        return None
+    return sum(seen.values())
+
+
+def settle(pids, quiet_ns=1_000_000, deadline=10):
+    """Waits until the processes have done what they had to do: hardly any CPU time in a tenth of a second."""
+    end = time.monotonic() + deadline
+    before = cpu_ns(pids)
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        now = cpu_ns(pids)
+        if now - before < quiet_ns:
+            return
+        before = now
+
+
+class Stamps:
+    """When the backend's workers were taken and when they were free again."""
+
+    def __init__(self, path):
+        with open(path, "rb") as f:
+            self.map = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+
+    def count(self):
+        return STAMPS_HEAD.unpack_from(self.map, 0)[0]
+
+    def since(self, count):
+        """(held_ns, the application's own ms) of all requests that ended since count() said so; the last ones if the ring has
+        turned over."""
+        now, capacity = STAMPS_HEAD.unpack_from(self.map, 0)
+        out = []
+        for n in range(max(count, now - capacity), now):
+            begin, end, ms = STAMP.unpack_from(self.map, STAMPS_HEAD.size + n % capacity * STAMP.size)
+            if end >= begin > 0:
+                out.append((end - begin, ms))
+        return out
+
+    def close(self):
+        self.map.close()
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * share))] if values else None
