@@ -119,10 +119,13 @@ class Wire:
 
     def fill(self):
         """Reads once; False at the end of the connection."""
+        return self.fill_at_most(1 << 18)
+
+    def fill_at_most(self, n):
         if self.ended:
             return False
         try:
-            data = self.sock.recv(1 << 18)
+            data = self.sock.recv(n)
         except (ConnectionResetError, BrokenPipeError):
             self.ended = "reset"
             return False

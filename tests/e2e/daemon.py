@@ -115,12 +115,12 @@ class Process:
 class Forebay(Process):
     """The daemon under test, by a configuration file or by other arguments."""
 
-    def __init__(self, work, argv, address, name="forebay", ready=True, env=None, log_elsewhere=False, **kw):
+    def __init__(self, work, argv, address, name="forebay", ready=True, env=None, log_elsewhere=False, wrap=(), **kw):
         self.address = address
         self.log_elsewhere = log_elsewhere  # its words do not come to standard error
         self.expected = {0}  # exit statuses that are no failure at the end of the test
         self.access_path = work.path(name + ".access")
-        super().__init__(work, name, [FOREBAY] + argv, env=env, **kw)
+        super().__init__(work, name, [*wrap, FOREBAY] + argv, env=env, **kw)  # `wrap` execs what follows it
         if ready:
             self.wait_ready()
 
@@ -297,10 +297,10 @@ class Work:
         sections.update(more or {})
         return self.write(name + ".ini", ini(sections)), address
 
-    def forebay(self, pool=None, name="forebay", ready=True, env=None, **kw):
+    def forebay(self, pool=None, name="forebay", ready=True, env=None, wrap=(), **kw):
         path, address = self.config(pool, name=name, **kw)
         elsewhere = (kw.get("forebay") or {}).get("log", "stderr") != "stderr"
-        return Forebay(self, ["-c", path], address, name=name, ready=ready, env=env, log_elsewhere=elsewhere)
+        return Forebay(self, ["-c", path], address, name=name, ready=ready, env=env, log_elsewhere=elsewhere, wrap=wrap)
 
     def forebay_run(self, args, address, name="forebay", ready=True, **kw):
         return Forebay(self, args, address, name=name, ready=ready, **kw)

@@ -85,3 +85,48 @@ def kill(pid, sig):
         return True
     except ProcessLookupError:
         return False
+
+
+def descriptor_targets(pid):
+    """What each stands for: "socket", "pipe", "anon_inode:[eventpoll]", or a path."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except FileNotFoundError:
+            continue
+        found.append(target.partition(":")[0] if target.startswith(("socket:", "pipe:")) else target)
+    return sorted(found)
+
+
+def pss(pid):
+    """Bytes of memory, what is shared by its part."""
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        for line in f:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    raise AssertionError("no Pss line")
+
+
+def threads(pid):
+    """{name: task id}"""
+    found = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm") as f:
+            found[f.read().strip()] = int(task)
+    return found
+
+
+def sleeps(pid, task):
+    """How often the thread has gone to sleep by itself: who spins never does."""
+    with open(f"/proc/{pid}/task/{task}/status") as f:
+        for line in f:
+            if line.startswith("voluntary_ctxt_switches:"):
+                return int(line.split()[1])
+    raise AssertionError("no such line")
+
+
+def cpu_ns(pid, task):
+    """Time that the thread was on a processor."""
+    with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+        return int(f.read().split()[0])

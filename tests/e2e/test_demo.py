@@ -1,5 +1,6 @@
 """The demo's pages through the framed protocol: what forebay's own workers get and give, small and large."""
 
+import os
 import threading
 import zlib
 
@@ -7,7 +8,7 @@ import pytest
 
 from client import Client, Cut, message
 from procs import wait_for
-from tools import pattern
+from tools import pattern, read_record
 
 MB = 1 << 20
 
@@ -240,3 +241,18 @@ def test_workers_serve_under_load(demo):
     for t in threads:
         t.join()
     assert wrong == []
+
+
+def test_requests_are_recorded_where_the_environment_says(work):
+    path = work.path("begun")
+    with open(path, "w"):
+        pass
+    os.chmod(path, 0o666)  # the workers are another user
+    site = work.forebay({"app": "demo", "processes": 1, "environment": [f"FOREBAY_DEMO_RECORD={path}"]})
+    worker = wait_for(site.workers, "a worker")[0]
+    for target in ("/echo?id=1", "/nowhere?id=2", "/", "/echo?" + "x" * 5000):
+        site.ask("GET", target)
+    assert [(event, query[:20]) for event, query, _ in read_record(path)] == [
+        ("begin", "id=1"), ("begin", "id=2"), ("begin", ""), ("begin", "x" * 20)]
+    assert {pid for _, _, pid in read_record(path)} == {str(worker)}
+    assert len(read_record(path)[3][1]) == 1024

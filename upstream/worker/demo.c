@@ -1,5 +1,6 @@
 #include "upstream/worker/demo.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -8,6 +9,11 @@
 
 #define LINE_BYTES  64
 #define PIECE_BYTES (64u << 10)
+#define QUERY_MAX   1024 /* of what is recorded */
+
+struct demo {
+	int record_fd; /* -1: nothing is recorded */
+};
 
 struct page {
 	const char *path;
@@ -345,14 +351,51 @@ static const struct page pages[] = {
 
 static int demo_load(const char *target UNUSED, void **ret_ctx)
 {
-	*ret_ctx = NULL;
+	const char *path = getenv(DEMO_RECORD);
+	struct demo *d = malloc(sizeof(*d));
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	d->record_fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666) : -1;
+	if (path && d->record_fd == -1) {
+		err = -errno;
+		free(d);
+		return err;
+	}
+	*ret_ctx = d;
 	return 0;
 }
 
-static void demo_serve(void *ctx UNUSED, struct worker_request *r)
+static void demo_unload(void *ctx)
+{
+	struct demo *d = ctx;
+
+	if (d->record_fd != -1)
+		close(d->record_fd);
+	free(d);
+}
+
+/* One write a line, so that the lines of all workers stand in the order of what happened. */
+static void note_begin(const struct demo *d, struct worker_request *r)
+{
+	struct slice query = worker_get(r, "QUERY_STRING");
+	char line[QUERY_MAX + 64];
+	int n;
+
+	if (d->record_fd == -1)
+		return;
+	query.len = MIN(query.len, QUERY_MAX);
+	n = snprintf(line, sizeof(line), "begin %.*s %ld\n", SLICE_ARG(query), (long)getpid());
+	if (write(d->record_fd, line, (size_t)n) != n)
+		(void)fprintf(stderr, "demo: " DEMO_RECORD ": %s\n", strerror(errno));
+}
+
+static void demo_serve(void *ctx, struct worker_request *r)
 {
 	struct slice path = worker_get(r, "PATH_INFO");
 
+	note_begin(ctx, r);
 	for (const struct page *p = pages; p->path; p++)
 		if (slice_eq(path, slice_str(p->path))) {
 			p->show(r);
@@ -361,4 +404,4 @@ static void demo_serve(void *ctx UNUSED, struct worker_request *r)
 	not_found(r);
 }
 
-const struct worker_app demo_app = { .name = "demo", .load = demo_load, .serve = demo_serve };
+const struct worker_app demo_app = { .name = "demo", .load = demo_load, .serve = demo_serve, .unload = demo_unload };

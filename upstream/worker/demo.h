@@ -1,11 +1,14 @@
 /*
  * demo: a small application on forebay's own workers: pages that show what reached a worker, and that misbehave when asked to.
- * Thread: any number at once; it keeps nothing.
+ * Thread: any number at once; it keeps nothing but the record's descriptor.
  */
 #ifndef FOREBAY_UPSTREAM_WORKER_DEMO_H
 #define FOREBAY_UPSTREAM_WORKER_DEMO_H
 
 #include "upstream/worker/worker.h"
+
+/* The environment's name of a file to which each request that begins adds a line: "begin QUERY PID". Without it there is none. */
+#define DEMO_RECORD "FOREBAY_DEMO_RECORD"
 
 #define DEMO_SLEEP_MAX_MS  60000
 #define DEMO_BIG_MAX_BYTES (UINT64_C(4) << 30)
