@@ -142,20 +142,18 @@ static void stream_leave(struct exchange *ex)
 
 static void exchange_free(struct exchange *ex)
 {
-	/* At once: what they still have to tell is for nobody. */
 	body_free(&ex->body);
 	request_drop(&ex->request);
 	body_free(&ex->response_body);
-	if (ex->mailed) {
-		ex->dead = true; /* refusal_delivered comes back to this */
-		return;
-	}
 	head_done(&ex->head);
 	head_done(&ex->response);
 	lease_give(&ex->cx->loop->lease, ex->charged);
 	conf_drop(&ex->conf);
 	free(ex->line);
-	free(ex);
+	if (ex->mailed)
+		ex->dead = true; /* its mail frees it, at last from loop_free: cx and all else may have gone before */
+	else
+		free(ex);
 }
 
 static uint64_t span_us(uint64_t from, uint64_t to)
@@ -253,7 +251,7 @@ static void refusal_delivered(struct mail *m)
 
 	ex->mailed = false;
 	if (ex->dead)
-		exchange_free(ex);
+		free(ex);
 	else
 		ex->events->respond(ex->ctx);
 }
@@ -323,7 +321,7 @@ static void cut_delivered(struct mail *m)
 
 	ex->mailed = false;
 	if (ex->dead)
-		exchange_free(ex);
+		free(ex);
 	else
 		ex->events->cut(ex->ctx);
 }

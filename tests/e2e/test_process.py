@@ -221,6 +221,24 @@ def test_drain_timeout_ends_what_does_not_end(work):
             pass
 
 
+@pytest.mark.parametrize("raw", [b"GET / HT", message("POST", "/", body=b"x" * 1000)[:-1]], ids=["head", "body"])
+def test_drain_timeout_ends_what_is_still_on_its_way_to_us(work, raw):
+    """Their refusals come when nothing is there any more to deliver them (seen by AddressSanitizer)."""
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, "slots": 1}, forebay={"drain_timeout": "300ms"})
+    clients = [site.connect() for _ in range(8)]
+    for c in clients:
+        c.send(raw)
+    procs.kill(site.pid, TERM)
+    for c in clients:
+        try:
+            assert c.response().status in (408, 503)
+        except (Cut, OSError):
+            pass
+        c.close()
+    assert site.wait() == 0
+
+
 def test_a_front_that_dies_while_it_drains_is_the_last(work):
     """There is nothing left to drain, and no listener for another front: the daemon ends long before drain_timeout."""
     backend, _ = held_backend(work)
