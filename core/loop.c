@@ -18,6 +18,38 @@ static void stalled(struct loop *l, uint64_t late_ms)
 	log_warning("event=loop_stalled thread=%u ms=%" PRIu64, l->index, late_ms);
 }
 
+/* libevent reads the clock once a turn; what it read tells turns apart. */
+static void look_at_clock(struct loop *l)
+{
+	struct timeval turn = { 0 };
+
+	if (l->runs) {
+		(void)event_base_gettimeofday_cached(l->base, &turn);
+		if (turn.tv_usec == l->turn.tv_usec && turn.tv_sec == l->turn.tv_sec)
+			return;
+		l->turn = turn;
+	}
+	l->turn_mono_us = clock_mono_us(l->clock);
+	l->turn_wall_us = clock_wall_us(l->clock);
+}
+
+uint64_t loop_now_us(struct loop *l)
+{
+	look_at_clock(l);
+	return l->turn_mono_us;
+}
+
+uint64_t loop_now_ms(struct loop *l)
+{
+	return loop_now_us(l) / 1000;
+}
+
+int64_t loop_wall_us(struct loop *l)
+{
+	look_at_clock(l);
+	return l->turn_wall_us;
+}
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct loop *l = ctx;
@@ -41,8 +73,7 @@ static struct event_base *base_new(void)
 	 * The environment could ask for epoll's changelist, which confuses events of one descriptor that was closed and
 	 * opened again within one turn. EARLY_CLOSE is EV_CLOSED: how a client's departure is seen.
 	 */
-	if (event_config_set_flag(
-	        config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
+	if (event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
 	    event_config_set_max_dispatch_interval(config, NULL, DISPATCH_MAX, 0) == 0 &&
 	    event_config_require_features(config, EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE) == 0)
 		base = event_base_new_with_config(config);
@@ -174,7 +205,9 @@ void loop_free(struct loop **loop)
 void loop_run(struct loop *l)
 {
 	l->tick_ms = loop_now_ms(l);
+	l->runs = true;
 	event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
+	l->runs = false;
 }
 
 void loop_stop(struct loop *l)

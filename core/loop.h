@@ -1,7 +1,7 @@
 /*
  * loop: what one event-loop thread stands on: libevent's base, the clock, timers, mailbox, its lease on the memory.
  * Owns:   all of these. Borrows budget, spool and clock, which outlive it.
- * Thread: its own, but for loop->mailbox. The base is made EVENT_BASE_FLAG_NOLOCK | NO_CACHE_TIME: nobody else touches it.
+ * Thread: its own, but for loop->mailbox. The base is made EVENT_BASE_FLAG_NOLOCK: nobody else touches it.
  */
 #ifndef FOREBAY_CORE_LOOP_H
 #define FOREBAY_CORE_LOOP_H
@@ -21,8 +21,12 @@ struct loop {
 	struct event_base *base;
 	const struct clock *clock;
 	struct wheel wheel;
-	struct event tick; /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
-	uint64_t tick_ms;  /* the last one came */
+	struct event tick;   /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
+	uint64_t tick_ms;    /* the last one came */
+	bool runs;           /* inside loop_run */
+	struct timeval turn; /* libevent's time of the turn that the two below were read in */
+	uint64_t turn_mono_us;
+	int64_t turn_wall_us;
 	struct mailbox mailbox;
 	struct lease lease;
 	struct spool *spool; /* NULL: bodies stay in memory (tests) */
@@ -57,16 +61,15 @@ void loop_run(struct loop *l);
 /* On the loop's thread: loop_run returns after the running callback. */
 void loop_stop(struct loop *l);
 
-static inline uint64_t loop_now_ms(const struct loop *l)
-{
-	return clock_mono_ms(l->clock);
-}
-static inline uint64_t loop_now_us(const struct loop *l)
-{
-	return clock_mono_us(l->clock);
-}
+/*
+ * The time, read once in each turn of loop_run (a turn begins when the kernel has told what there is to do); outside of it,
+ * at each call.
+ */
+uint64_t loop_now_us(struct loop *l); /* monotonic */
+uint64_t loop_now_ms(struct loop *l);
+int64_t loop_wall_us(struct loop *l); /* since 1970 */
 
-/* Sets `t` to fire after_ms from now, at the next tick, never before. */
+/* Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. */
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
 void loop_timer_clear(struct loop *l, struct timer *t);
 

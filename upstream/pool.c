@@ -35,7 +35,7 @@ static enum pool_answer acquire(struct pool *p, struct waiter *w, bool again, st
 
 	assert(w->state == WAITER_IDLE);
 	if (w->since_us == 0)
-		w->since_us = clock_mono_us(p->clock);
+		w->since_us = loop_now_us(w->loop);
 	pthread_mutex_lock(&p->mutex);
 	s = slot_pick(p, w->loop);
 	if (!s) {

@@ -231,7 +231,7 @@ static void *run(void *arg)
 
 static void thread_start(struct thread *t, struct arena *a, unsigned index)
 {
-	*t = (struct thread){ .arena = a, .random = index * 7919 + 1, .loop.index = index };
+	*t = (struct thread){ .arena = a, .random = index * 7919 + 1, .loop = { .index = index, .clock = &clock_real } };
 	assert_int_equal(mailbox_init(&t->loop.mailbox, NULL), 0);
 	for (size_t i = 0; i < VISITORS; i++)
 		t->visitors[i] = (struct visitor){ .thread = t, .waiter = { .loop = &t->loop, .granted = on_granted } };
