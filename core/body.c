@@ -30,12 +30,12 @@ struct segment *body_segment_new(struct body *b, enum segment_kind kind)
 
 	if (!body_charge(b, sizeof(*seg)))
 		return NULL;
-	seg = calloc(1, sizeof(*seg));
+	seg = malloc(sizeof(*seg));
 	if (!seg) {
 		body_uncharge(b, sizeof(*seg));
 		return NULL;
 	}
-	seg->kind = kind;
+	*seg = (struct segment){ .kind = kind };
 	return seg;
 }
 
@@ -180,16 +180,18 @@ int body_new(struct loop *loop, const struct body_options *o, struct body **ret)
 
 	if (!lease_take(&loop->lease, sizeof(*b)))
 		return -ENOMEM;
-	b = calloc(1, sizeof(*b));
+	b = malloc(sizeof(*b));
 	if (!b) {
 		lease_give(&loop->lease, sizeof(*b));
 		return -ENOMEM;
 	}
-	b->loop = loop;
-	b->options = *o;
-	b->charged = sizeof(*b);
-	b->own_fd = -1;
-	b->news_mail.deliver = on_news_mail;
+	*b = (struct body){
+		.loop = loop,
+		.options = *o,
+		.charged = sizeof(*b),
+		.own_fd = -1,
+		.news_mail = { .deliver = on_news_mail },
+	};
 	TAILQ_INIT(&b->segments);
 	TAILQ_INIT(&b->reserve);
 	*ret = b;
@@ -276,7 +278,7 @@ void body_look(struct body *b, unsigned news)
 	body_note(b, news);
 	if (b->news && !b->news_posted) {
 		b->news_posted = true;
-		mailbox_post(&b->loop->mailbox, &b->news_mail);
+		mailbox_post_here(&b->loop->mailbox, &b->news_mail);
 	}
 }
 

@@ -32,7 +32,7 @@ static size_t lease_bytes(const struct budget *b)
 static bool lease_grow(struct lease *l, size_t n)
 {
 	struct budget *b = l->budget;
-	size_t step = lease_bytes(b);
+	size_t step = l->step = lease_bytes(b);
 	size_t leased = atomic_load_explicit(&b->leased, memory_order_relaxed), take;
 
 	do {
@@ -83,12 +83,12 @@ bool lease_take(struct lease *l, size_t n)
 
 void lease_give(struct lease *l, size_t n)
 {
-	size_t step = lease_bytes(l->budget), unused;
+	size_t unused;
 
 	assert(n <= l->used);
 	l->used -= n;
 	unused = l->held - l->used;
 	/* Back to one lease, not two, so that a charge that comes and goes at the edge stays off the shared counter. */
-	if (unused > 2 * step)
-		lease_shrink(l, unused - step);
+	if (unused > 2 * l->step)
+		lease_shrink(l, unused - l->step);
 }

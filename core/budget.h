@@ -30,6 +30,7 @@ struct lease {
 	struct budget *budget;
 	size_t held; /* bytes taken from the budget */
 	size_t used; /* of these, bytes charged by this thread */
+	size_t step; /* bytes leased at once, as of the last time */
 };
 
 void budget_init(struct budget *b, size_t limit_bytes);

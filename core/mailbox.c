@@ -4,9 +4,15 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static void on_wake(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+static size_t deliver_all(struct mailbox *m);
+
+/* EV_READ: another thread's wake. */
+static void on_wake(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
-	mailbox_drain(ctx);
+	if (what & EV_READ)
+		(void)mailbox_drain(ctx);
+	else
+		(void)deliver_all(ctx);
 }
 
 int mailbox_init(struct mailbox *m, struct event_base *base)
@@ -51,18 +57,33 @@ static void wake(int fd)
 		;
 }
 
-void mailbox_post(struct mailbox *m, struct mail *mail)
+/* True: the box was empty. */
+static bool push(struct mailbox *m, struct mail *mail)
 {
-	struct mail *head;
+	struct mail *head = atomic_load_explicit(&m->head, memory_order_relaxed);
 
-	atomic_fetch_add_explicit(&m->posting, 1, memory_order_relaxed);
-	head = atomic_load_explicit(&m->head, memory_order_relaxed);
 	do
 		mail->next = head;
 	while (!atomic_compare_exchange_weak_explicit(&m->head, &head, mail, memory_order_release, memory_order_relaxed));
-	if (!head)
+	return !head;
+}
+
+void mailbox_post(struct mailbox *m, struct mail *mail)
+{
+	atomic_fetch_add_explicit(&m->posting, 1, memory_order_relaxed);
+	if (push(m, mail))
 		wake(m->fd);
 	atomic_fetch_sub_explicit(&m->posting, 1, memory_order_release);
+}
+
+void mailbox_post_here(struct mailbox *m, struct mail *mail)
+{
+	if (!push(m, mail))
+		return;
+	if (m->watched)
+		event_active(&m->ev, EV_TIMEOUT, 0);
+	else
+		wake(m->fd);
 }
 
 /* The list is the newest first; turns it round. */
@@ -80,16 +101,11 @@ static struct mail *oldest_first(struct mail *list)
 	return turned;
 }
 
-size_t mailbox_drain(struct mailbox *m)
+static size_t deliver_all(struct mailbox *m)
 {
+	struct mail *mail = oldest_first(atomic_exchange_explicit(&m->head, NULL, memory_order_acquire));
 	size_t count = 0;
-	uint64_t wakes;
-	struct mail *mail;
 
-	/* The eventfd before the list: a mail that comes in between leaves a wake too many, never one too few. */
-	while (read(m->fd, &wakes, sizeof(wakes)) == -1 && errno == EINTR)
-		;
-	mail = oldest_first(atomic_exchange_explicit(&m->head, NULL, memory_order_acquire));
 	while (mail) {
 		struct mail *next = mail->next;
 
@@ -98,4 +114,14 @@ size_t mailbox_drain(struct mailbox *m)
 		count++;
 	}
 	return count;
+}
+
+size_t mailbox_drain(struct mailbox *m)
+{
+	uint64_t wakes;
+
+	/* The eventfd before the list: a mail that comes in between leaves a wake too many, never one too few. */
+	while (read(m->fd, &wakes, sizeof(wakes)) == -1 && errno == EINTR)
+		;
+	return deliver_all(m);
 }

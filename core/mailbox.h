@@ -34,6 +34,9 @@ void mailbox_done(struct mailbox *m);
 /* Delivered once, in the order of posting among the mails of one thread. Wakes the loop only if the box was empty. */
 void mailbox_post(struct mailbox *m, struct mail *mail);
 
+/* The same from the loop's own thread, without asking the kernel to wake it. */
+void mailbox_post_here(struct mailbox *m, struct mail *mail);
+
 /* Delivers all that is there now. Returns how many. */
 size_t mailbox_drain(struct mailbox *m);
 

@@ -137,7 +137,10 @@ static void slot_post(struct slot *s, const struct loop *here)
 		s->pool->links->unhook(s->link);
 		s->home = NULL;
 	}
-	mailbox_post(&s->to->mailbox, &s->mail);
+	if (s->to == here)
+		mailbox_post_here(&s->to->mailbox, &s->mail);
+	else
+		mailbox_post(&s->to->mailbox, &s->mail);
 }
 
 void outbox_post(struct outbox *out, const struct loop *here)

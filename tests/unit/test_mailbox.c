@@ -178,6 +178,21 @@ static void a_mail_wakes_a_running_loop(void **state UNUSED)
 	loop_free(&stop.loop);
 }
 
+static void a_mail_posted_here_comes_with_the_loops_next_turn(void **state UNUSED)
+{
+	struct budget budget;
+	struct stop_mail stop = { .mail.deliver = on_stop };
+
+	budget_init(&budget, 1 << 20);
+	assert_int_equal(loop_new(0, &clock_real, &budget, NULL, &stop.loop), 0);
+	mailbox_post_here(&stop.loop->mailbox, &stop.mail);
+	assert_int_equal(stop.delivered, 0);
+	assert_false(has_wake(&stop.loop->mailbox)); /* the kernel has no part in it */
+	loop_run(stop.loop);
+	assert_int_equal(stop.delivered, 1);
+	loop_free(&stop.loop);
+}
+
 /* As a peer does that sends faster than it is read. */
 struct greedy {
 	struct stop_mail stop;
@@ -240,6 +255,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_mail_may_be_posted_again_from_its_delivery, setup, teardown),
 		cmocka_unit_test_setup_teardown(threads_post_and_nothing_is_lost_or_out_of_order, setup, teardown),
 		cmocka_unit_test(a_mail_wakes_a_running_loop),
+		cmocka_unit_test(a_mail_posted_here_comes_with_the_loops_next_turn),
 		cmocka_unit_test(an_event_that_always_has_more_to_do_keeps_no_mail_waiting),
 		cmocka_unit_test(freeing_a_loop_waits_for_what_is_awaited),
 	};
