@@ -11,9 +11,15 @@ void buf_init(struct buf *b, size_t max)
 	*b = (struct buf){ .max = max };
 }
 
+void buf_init_in(struct buf *b, char *first, size_t first_bytes, size_t max)
+{
+	*b = (struct buf){ .ptr = first, .size = MIN(first_bytes, max), .max = max, .lent = true };
+}
+
 void buf_done(struct buf *b)
 {
-	free(b->ptr);
+	if (!b->lent)
+		free(b->ptr);
 	*b = (struct buf){ .max = b->max };
 }
 
@@ -32,9 +38,12 @@ static bool grow(struct buf *b, size_t need)
 	while (size < need)
 		size = size > b->max / 2 ? b->max : size * 2;
 	size = MIN(size, b->max);
-	ptr = realloc(b->ptr, MAX(size, (size_t)1));
+	ptr = realloc(b->lent ? NULL : b->ptr, MAX(size, (size_t)1));
 	if (!ptr)
 		return false;
+	if (b->lent)
+		memcpy(ptr, b->ptr, b->len);
+	b->lent = false;
 	b->ptr = ptr;
 	b->size = size;
 	return true;
@@ -51,16 +60,6 @@ char *buf_room(struct buf *b, size_t n)
 		return NULL;
 	}
 	return b->ptr + b->len;
-}
-
-void buf_add(struct buf *b, struct slice s)
-{
-	char *to;
-
-	if (s.len == 0 || !(to = buf_room(b, s.len)))
-		return;
-	memcpy(to, s.ptr, s.len);
-	b->len += s.len;
 }
 
 void buf_char(struct buf *b, char c)

@@ -229,6 +229,11 @@ int head_put(struct head *h, struct slice text, struct span *ret)
 
 int head_add(struct head *h, struct slice name, struct slice value)
 {
+	return head_add_id(h, field_id_from(name), name, value);
+}
+
+int head_add_id(struct head *h, enum field_id id, struct slice name, struct slice value)
+{
 	int err;
 
 	if (name.len > TEXT_MAX || value.len > TEXT_MAX)
@@ -238,7 +243,7 @@ int head_add(struct head *h, struct slice name, struct slice value)
 		return err;
 	h->fields[h->field_count].name = put(h, name);
 	h->fields[h->field_count].value = put(h, value);
-	h->fields[h->field_count++].id = field_id_from(name);
+	h->fields[h->field_count++].id = (uint8_t)id;
 	return 0;
 }
 
@@ -317,6 +322,27 @@ struct slice method_name(enum method m)
 	return methods[m].name;
 }
 
+/*
+ * A token and a name in lower case of the same length. No byte of a token but a letter becomes one of the names' by setting
+ * bit 5: CR would become '-', and what would become a digit is a control byte.
+ */
+static bool is_named(const char *token, const char *lower, size_t len)
+{
+	const uint64_t bit5 = 0x2020202020202020;
+	uint64_t a, b;
+
+	for (; len >= sizeof(a); token += sizeof(a), lower += sizeof(a), len -= sizeof(a)) {
+		memcpy(&a, token, sizeof(a));
+		memcpy(&b, lower, sizeof(b));
+		if ((a | bit5) != b)
+			return false;
+	}
+	for (size_t i = 0; i < len; i++)
+		if ((token[i] | 0x20) != lower[i])
+			return false;
+	return true;
+}
+
 enum field_id field_id_from(struct slice name)
 {
 	if (name.len >= ARRAY_LEN(ids_by_length))
@@ -326,8 +352,7 @@ enum field_id field_id_from(struct slice name)
 
 		if (id == FIELD_OTHER)
 			break;
-		/* The first letter alone tells most of them apart. */
-		if ((name.ptr[0] | 0x20) == field_names[id].ptr[0] && slice_eq_nocase(name, field_names[id]))
+		if (is_named(name.ptr, field_names[id].ptr, name.len))
 			return id;
 	}
 	return FIELD_OTHER;

@@ -106,6 +106,9 @@ size_t head_memory(const struct head *h);
 MUST_USE int head_add(struct head *h, struct slice name, struct slice value);
 MUST_USE int head_put(struct head *h, struct slice text, struct span *ret);
 
+/* The same of a name whose id is known. */
+MUST_USE int head_add_id(struct head *h, enum field_id id, struct slice name, struct slice value);
+
 /* A field whose text is in the head already. */
 MUST_USE int head_add_spans(struct head *h, struct span name, struct span value);
 
@@ -141,7 +144,7 @@ enum method method_from(struct slice text);
 /* "" for METHOD_OTHER. */
 struct slice method_name(enum method m);
 
-/* The id of a field name, in any case. */
+/* The id of a field name, in any case. The name is a token: of another text it may say anything. */
 enum field_id field_id_from(struct slice name);
 
 /* The name in lower case; "" for FIELD_OTHER. */

@@ -504,19 +504,48 @@ enum http1_result http1_response(
 
 /* Writing. */
 
+static char *copy(char *to, struct slice s)
+{
+	memcpy(to, s.ptr, s.len);
+	return to + s.len;
+}
+
+/* Room for them is asked for once: there are many, and they are short. */
 static void write_fields(const struct head *h, struct buf *out)
 {
+	size_t bytes = 2;
+	char *to;
+
+	for (unsigned i = 0; i < h->field_count; i++)
+		bytes += (size_t)h->fields[i].name.len + h->fields[i].value.len + 4;
+	to = buf_room(out, bytes);
+	if (!to)
+		return;
 	for (unsigned i = 0; i < h->field_count; i++) {
-		buf_add(out, head_name(h, i));
-		buf_add(out, SLICE(": "));
-		buf_add(out, head_value(h, i));
-		buf_add(out, SLICE("\r\n"));
+		to = copy(to, head_name(h, i));
+		*to++ = ':';
+		*to++ = ' ';
+		to = copy(to, head_value(h, i));
+		*to++ = '\r';
+		*to++ = '\n';
 	}
-	buf_add(out, SLICE("\r\n"));
+	*to++ = '\r';
+	*to++ = '\n';
+	out->len += bytes;
+}
+
+/* What a head takes on the wire, about: what is written next then finds its place without growing bit by bit. */
+static void make_room(const struct head *h, struct buf *out)
+{
+	size_t about = h->text_len + 4 * (size_t)h->field_count + 64;
+
+	if (about <= out->max - out->len)
+		(void)buf_room(out, about);
 }
 
 void http1_write_request(const struct head *h, struct buf *out)
 {
+	make_room(h, out);
 	buf_add(out, h->method_text.len ? head_text(h, h->method_text) : method_name(h->method));
 	buf_char(out, ' ');
 	buf_add(out, head_text(h, h->target));
@@ -526,6 +555,7 @@ void http1_write_request(const struct head *h, struct buf *out)
 
 void http1_write_response(const struct head *h, struct buf *out)
 {
+	make_room(h, out);
 	buf_add(out, SLICE("HTTP/1.1 "));
 	buf_u64(out, h->status);
 	buf_char(out, ' ');

@@ -29,6 +29,15 @@ static inline struct slice slice_of(const char *ptr, size_t len)
 }
 
 /* The text of a NUL-terminated string of our own; NULL gives an empty slice. */
+/* As a string of `size` bytes with its NUL; what does not fit is cut off. */
+static inline void slice_to_str(struct slice s, char *ret, size_t size)
+{
+	size_t len = s.len < size ? s.len : size - 1;
+
+	if (len)
+		memcpy(ret, s.ptr, len);
+	ret[len] = '\0';
+}
 static inline struct slice slice_str(const char *str)
 {
 	return (struct slice){ str ? str : "", str ? strlen(str) : 0 };

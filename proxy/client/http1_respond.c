@@ -120,7 +120,7 @@ static int write_response(struct http1_client *c)
 		.client_version = http10 ? 10 : 11,
 		.request_id = exchange_id(t->exchange),
 		.upgrade = exchange_is_tunnel(t->exchange),
-		.now_wall_us = clock_wall_us(client_loop(c)->clock),
+		.date = date_text(&c->cx->date, loop_wall_us(client_loop(c))),
 	};
 	struct head out;
 	int err;

@@ -6,6 +6,7 @@
 #define FOREBAY_PROXY_CONTEXT_H
 
 #include "conf/conf.h"
+#include "core/date.h"
 #include "core/loop.h"
 #include "proxy/observe/access_log.h"
 #include "proxy/serve/route.h"
@@ -24,6 +25,7 @@ struct context {
 	struct crowd *crowd;
 	uint64_t id_seed; /* random: request ids are made of it, the thread's number and a count */
 	uint64_t id_count;
+	struct date date;
 	bool draining;
 	/* A connection of this thread was closed: there may be a free descriptor, and a drain may be over. */
 	void (*left)(void *ctx);

@@ -14,6 +14,7 @@
 #define HINTS_MAX          8            /* 103 responses passed on */
 #define UNREAD_REPLAYS_MAX 32           /* within queue_timeout: a worker that dies on sight would be tried for ever */
 #define RETRY_AFTER_S      1
+#define ID_BYTES           44 /* 16, 8 and 16 hexadecimal digits, two dashes, NUL */
 
 enum exchange_state {
 	EXCHANGE_RECEIVING,
@@ -47,7 +48,7 @@ struct exchange {
 	struct pool *pool;
 	struct body *body; /* until `request` has it */
 	struct request *request;
-	char id[40];
+	char id[ID_BYTES];
 	char *line; /* of a request that was not understood */
 	/* its way to a worker */
 	struct waiter waiter;
@@ -106,6 +107,31 @@ static bool exchange_charge(struct exchange *ex)
 	return true;
 }
 
+static char *put_hex(char *to, uint64_t n, unsigned digits)
+{
+	for (unsigned i = digits; i > 0; i--, n >>= 4)
+		to[i - 1] = "0123456789abcdef"[n & 15];
+	return to + digits;
+}
+
+static unsigned hex_digits(uint64_t n)
+{
+	return n ? (67 - (unsigned)__builtin_clzll(n)) / 4 : 1;
+}
+
+/* SEED-THREAD-COUNT. */
+static void id_make(struct context *cx, char ret[static ID_BYTES])
+{
+	char *to = put_hex(ret, cx->id_seed, 16);
+	uint64_t count = cx->id_count++;
+
+	*to++ = '-';
+	to = put_hex(to, cx->loop->index, hex_digits(cx->loop->index));
+	*to++ = '-';
+	to = put_hex(to, count, hex_digits(count));
+	*to = '\0';
+}
+
 struct exchange *exchange_new(
     struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx)
 {
@@ -113,21 +139,24 @@ struct exchange *exchange_new(
 
 	if (!lease_take(&cx->loop->lease, sizeof(*ex)))
 		return NULL;
-	ex = calloc(1, sizeof(*ex));
+	ex = malloc(sizeof(*ex));
 	if (!ex) {
 		lease_give(&cx->loop->lease, sizeof(*ex));
 		return NULL;
 	}
-	ex->cx = cx;
-	ex->conf = conf_hold(cx->conf);
-	ex->events = events;
-	ex->ctx = ctx;
-	ex->origin = *origin;
-	ex->charged = sizeof(*ex);
-	ex->queue_us = ex->hold_us = UINT64_MAX;
+	*ex = (struct exchange){
+		.cx = cx,
+		.conf = conf_hold(cx->conf),
+		.events = events,
+		.ctx = ctx,
+		.origin = *origin,
+		.charged = sizeof(*ex),
+		.queue_us = UINT64_MAX,
+		.hold_us = UINT64_MAX,
+	};
 	head_init(&ex->head);
 	head_init(&ex->response);
-	snprintf(ex->id, sizeof(ex->id), "%016" PRIx64 "-%x-%" PRIx64, cx->id_seed, cx->loop->index, cx->id_count++);
+	id_make(cx, ex->id);
 	return ex;
 }
 
@@ -191,8 +220,6 @@ static void exchange_log(struct exchange *ex, const struct exchange_outcome *o, 
 		.reason = ex->reason ? ex->reason : o->reason,
 	};
 
-	if (!ex->cx->access)
-		return;
 	if (ex->request)
 		r.client = slice_str(ex->request->remote_addr);
 	else if (r.request && forward_client_address(&ex->head, &ex->origin.client, ex->conf, client, sizeof(client)) == 0)
@@ -228,7 +255,8 @@ static void exchange_end(struct exchange **ex, const struct exchange_outcome *o,
 	*ex = NULL;
 	exchange_let_go(old);
 	stream_leave(old);
-	exchange_log(old, o, status);
+	if (old->cx->access)
+		exchange_log(old, o, status);
 	exchange_enter(old, EXCHANGE_DONE);
 	exchange_free(old);
 }
@@ -312,7 +340,7 @@ void exchange_refuse(struct exchange *ex, unsigned status, const char *reason)
 	ex->given = true;
 	ex->mail.deliver = refusal_delivered;
 	ex->mailed = true;
-	mailbox_post(&ex->cx->loop->mailbox, &ex->mail);
+	mailbox_post_here(&ex->cx->loop->mailbox, &ex->mail);
 }
 
 static void cut_delivered(struct mail *m)
@@ -336,7 +364,7 @@ static void cut_later(struct exchange *ex, const char *reason)
 	ex->refused = true;
 	ex->mail.deliver = cut_delivered;
 	ex->mailed = true;
-	mailbox_post(&ex->cx->loop->mailbox, &ex->mail);
+	mailbox_post_here(&ex->cx->loop->mailbox, &ex->mail);
 }
 
 void exchange_set_line(struct exchange *ex, struct slice line)
@@ -378,7 +406,7 @@ static int request_build(struct exchange *ex)
 		.client = &ex->origin.client,
 		.conf = ex->conf,
 		.request_id_new = ex->id,
-		.complete_wall_us = clock_wall_us(ex->cx->loop->clock),
+		.complete_wall_us = loop_wall_us(ex->cx->loop),
 		.upgrade = ex->message.upgrade,
 		.keepalive = pool_of(ex)->keepalive,
 	};
@@ -401,11 +429,11 @@ static int request_build(struct exchange *ex)
 	err = forward_request_head(&ex->head, &f, &r->head);
 	if (err)
 		return err;
-	snprintf(r->id, sizeof(r->id), "%.*s", SLICE_ARG(head_get(&r->head, FIELD_X_REQUEST_ID)));
+	slice_to_str(head_get(&r->head, FIELD_X_REQUEST_ID), r->id, sizeof(r->id));
 	err = forward_client_address(&ex->head, &ex->origin.client, ex->conf, r->remote_addr, sizeof(r->remote_addr));
 	assert(!err);
 	r->remote_port = ex->origin.client.peer_port;
-	snprintf(r->server_addr, sizeof(r->server_addr), "%s", ex->origin.client.server_address);
+	slice_to_str(slice_str(ex->origin.client.server_address), r->server_addr, sizeof(r->server_addr));
 	r->server_port = ex->origin.client.server_port;
 	return request_charge(r);
 }

@@ -1,15 +1,14 @@
 #include "proxy/serve/forward.h"
 
-#include <stdio.h>
-#include <time.h>
-
 #include "core/buf.h"
 #include "core/fields.h"
 
-#define TEXT_MAX    (1u << 20) /* bytes of one composed value */
-#define OWN_TEXT    1024       /* bytes that forebay adds to a head, about */
-#define OWN_FIELDS  12
-#define START_BYTES 40
+#define TEXT_MAX     (1u << 20) /* bytes of one composed value */
+#define TEXT_FIRST   256        /* of these, bytes on the stack */
+#define OWN_REQUEST  384 /* bytes that forebay adds to a request's head, about, but for the authority and the client's address */
+#define OWN_RESPONSE 192 /* to a response's */
+#define OWN_FIELDS   12
+#define START_BYTES  40
 
 /* What becomes of a field that is passed through; all else is kept. */
 enum rule {
@@ -97,17 +96,19 @@ struct build {
 	const struct head *in;
 	struct head *out;
 	struct buf text; /* of the value being composed */
-	struct options options;
 	int err;
+	struct options options;
+	char first[TEXT_FIRST]; /* for `text` */
 };
 
-static int build_start(struct build *b, const struct head *in, struct head *out)
+static void build_start(struct build *b, const struct head *in, struct head *out, size_t own_bytes)
 {
-	*b = (struct build){ .in = in, .out = out };
-	buf_init(&b->text, TEXT_MAX);
+	b->in = in;
+	b->out = out;
+	buf_init_in(&b->text, b->first, sizeof(b->first), TEXT_MAX);
 	options_find(in, &b->options);
 	out->version = 11;
-	return head_reserve(out, in->text_len + OWN_TEXT, in->field_count + OWN_FIELDS);
+	b->err = head_reserve(out, in->text_len + own_bytes, in->field_count + OWN_FIELDS);
 }
 
 static int build_end(struct build *b)
@@ -118,10 +119,10 @@ static int build_end(struct build *b)
 	return b->err;
 }
 
-static void add(struct build *b, struct slice name, struct slice value)
+static void add(struct build *b, enum field_id id, struct slice name, struct slice value)
 {
 	if (!b->err)
-		b->err = head_add(b->out, name, value);
+		b->err = head_add_id(b->out, id, name, value);
 }
 
 static void put(struct build *b, struct slice text, struct span *ret)
@@ -131,19 +132,19 @@ static void put(struct build *b, struct slice text, struct span *ret)
 }
 
 /* Adds what was composed in b->text. */
-static void add_text(struct build *b, struct slice name)
+static void add_text(struct build *b, enum field_id id, struct slice name)
 {
 	if (b->text.failed)
 		b->err = b->err ? b->err : -ENOMEM;
 	else
-		add(b, name, buf_slice(&b->text));
+		add(b, id, name, buf_slice(&b->text));
 }
 
-static void add_u64(struct build *b, struct slice name, uint64_t n)
+static void add_u64(struct build *b, enum field_id id, struct slice name, uint64_t n)
 {
 	buf_clear(&b->text);
 	buf_u64(&b->text, n);
-	add_text(b, name);
+	add_text(b, id, name);
 }
 
 /* b->text: all values of this field as one list, with a comma behind if there are any. */
@@ -164,7 +165,7 @@ static void text_list(struct build *b, enum field_id id, bool wanted)
 
 static void keep_field(struct build *b, unsigned i)
 {
-	add(b, head_name(b->in, i), head_value(b->in, i));
+	add(b, b->in->fields[i].id, head_name(b->in, i), head_value(b->in, i));
 }
 
 /* The only value of this field, or an empty slice. */
@@ -204,7 +205,7 @@ static bool count_forward(struct build *b, unsigned i)
 		return false;
 	if (!slice_to_u64(head_value(b->in, i), &left) || left == 0)
 		return false;
-	add_u64(b, SLICE("Max-Forwards"), left - 1);
+	add_u64(b, FIELD_MAX_FORWARDS, SLICE("Max-Forwards"), left - 1);
 	return true;
 }
 
@@ -255,11 +256,11 @@ static void add_request_framing(struct build *b, const struct forward_request *r
 	enum method m = b->in->method;
 
 	if (r->chunked)
-		add(b, SLICE("Transfer-Encoding"), SLICE("chunked"));
+		add(b, FIELD_TRANSFER_ENCODING, SLICE("Transfer-Encoding"), SLICE("chunked"));
 	else if (r->has_body_length)
-		add_u64(b, SLICE("Content-Length"), r->body_length);
+		add_u64(b, FIELD_CONTENT_LENGTH, SLICE("Content-Length"), r->body_length);
 	else if (m == METHOD_POST || m == METHOD_PUT || m == METHOD_PATCH)
-		add(b, SLICE("Content-Length"), SLICE("0")); /* RFC 9110, 8.6 */
+		add(b, FIELD_CONTENT_LENGTH, SLICE("Content-Length"), SLICE("0")); /* RFC 9110, 8.6 */
 }
 
 /* All Upgrade fields as one; false if there is none. */
@@ -269,37 +270,38 @@ static bool add_upgrade(struct build *b)
 	if (b->text.len < 2)
 		return false;
 	b->text.len -= 2; /* the comma */
-	add_text(b, SLICE("Upgrade"));
+	add_text(b, FIELD_UPGRADE, SLICE("Upgrade"));
 	return true;
 }
 
 static void add_request_connection(struct build *b, const struct forward_request *r)
 {
 	if (r->upgrade && add_upgrade(b))
-		add(b, SLICE("Connection"), SLICE("upgrade"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), SLICE("upgrade"));
 	else
-		add(b, SLICE("Connection"), r->keepalive ? SLICE("keep-alive") : SLICE("close"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), r->keepalive ? SLICE("keep-alive") : SLICE("close"));
 }
 
 static void add_via(struct build *b)
 {
 	text_list(b, FIELD_VIA, true);
-	buf_printf(&b->text, "%u.%u forebay", b->in->version / 10, b->in->version % 10);
-	add_text(b, SLICE("Via"));
+	buf_u64(&b->text, b->in->version / 10u);
+	buf_char(&b->text, '.');
+	buf_u64(&b->text, b->in->version % 10u);
+	buf_add(&b->text, SLICE(" forebay"));
+	add_text(b, FIELD_VIA, SLICE("Via"));
 }
 
 /* A Unix socket has no address to add. */
-static void add_forwarded_for(struct build *b, const struct forward_request *r, bool trusted)
+static void add_forwarded_for(struct build *b, struct slice peer, bool trusted)
 {
-	struct slice peer = forward_peer_address(r->client);
-
 	text_list(b, FIELD_X_FORWARDED_FOR, trusted);
 	if (peer.len > 0)
 		buf_add(&b->text, peer);
 	else if (b->text.len > 0)
 		b->text.len -= 2; /* the comma */
 	if (b->text.len > 0 || b->text.failed)
-		add_text(b, SLICE("X-Forwarded-For"));
+		add_text(b, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
 }
 
 /* A token as it is, all else as a quoted string (RFC 7239, 4). */
@@ -321,12 +323,13 @@ static void text_value(struct build *b, struct slice value)
 /* RFC 7239, 6. */
 static void text_node(struct build *b, struct slice address)
 {
-	if (address.len == 0)
-		buf_add(&b->text, SLICE("unknown"));
-	else if (memchr(address.ptr, ':', address.len))
-		buf_printf(&b->text, "\"[%.*s]\"", SLICE_ARG(address));
-	else
-		buf_add(&b->text, address);
+	bool is_ipv6 = address.len > 0 && memchr(address.ptr, ':', address.len);
+
+	if (is_ipv6)
+		buf_add(&b->text, SLICE("\"["));
+	buf_add(&b->text, address.len > 0 ? address : SLICE("unknown"));
+	if (is_ipv6)
+		buf_add(&b->text, SLICE("]\""));
 }
 
 static struct slice scheme_of(const struct forward_request *r)
@@ -334,20 +337,20 @@ static struct slice scheme_of(const struct forward_request *r)
 	return r->client->secure ? SLICE("https") : SLICE("http");
 }
 
-static void add_forwarded(struct build *b, const struct forward_request *r, bool trusted)
+static void add_forwarded(struct build *b, const struct forward_request *r, struct slice peer, bool trusted)
 {
 	struct slice authority = head_text(b->in, b->in->authority);
 
 	text_list(b, FIELD_FORWARDED, trusted);
 	buf_add(&b->text, SLICE("for="));
-	text_node(b, forward_peer_address(r->client));
+	text_node(b, peer);
 	if (authority.len > 0) {
 		buf_add(&b->text, SLICE(";host="));
 		text_value(b, authority);
 	}
 	buf_add(&b->text, SLICE(";proto="));
 	buf_add(&b->text, scheme_of(r));
-	add_text(b, SLICE("Forwarded"));
+	add_text(b, FIELD_FORWARDED, SLICE("Forwarded"));
 }
 
 static void add_forwarded_proto(struct build *b, const struct forward_request *r, bool trusted)
@@ -355,9 +358,9 @@ static void add_forwarded_proto(struct build *b, const struct forward_request *r
 	struct slice said = only_value(b->in, FIELD_X_FORWARDED_PROTO);
 
 	if (trusted && (slice_eq_nocase(said, SLICE("https")) || slice_eq_nocase(said, SLICE("http"))))
-		add(b, SLICE("X-Forwarded-Proto"), said);
+		add(b, FIELD_X_FORWARDED_PROTO, SLICE("X-Forwarded-Proto"), said);
 	else
-		add(b, SLICE("X-Forwarded-Proto"), scheme_of(r));
+		add(b, FIELD_X_FORWARDED_PROTO, SLICE("X-Forwarded-Proto"), scheme_of(r));
 }
 
 static void add_forwarded_host(struct build *b, bool trusted)
@@ -365,9 +368,9 @@ static void add_forwarded_host(struct build *b, bool trusted)
 	struct slice said = only_value(b->in, FIELD_X_FORWARDED_HOST), authority = head_text(b->in, b->in->authority);
 
 	if (trusted && field_host_ok(said))
-		add(b, SLICE("X-Forwarded-Host"), said);
+		add(b, FIELD_X_FORWARDED_HOST, SLICE("X-Forwarded-Host"), said);
 	else if (authority.len > 0)
-		add(b, SLICE("X-Forwarded-Host"), authority);
+		add(b, FIELD_X_FORWARDED_HOST, SLICE("X-Forwarded-Host"), authority);
 }
 
 static bool is_id_byte(char c)
@@ -387,7 +390,7 @@ static void add_request_id(struct build *b, const struct forward_request *r, boo
 {
 	struct slice said = only_value(b->in, FIELD_X_REQUEST_ID);
 
-	add(b, SLICE("X-Request-Id"), trusted && is_request_id(said) ? said : slice_str(r->request_id_new));
+	add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), trusted && is_request_id(said) ? said : slice_str(r->request_id_new));
 }
 
 /* "t=1700000000.123", "1700000000123": digits and at most one dot. */
@@ -408,37 +411,52 @@ static bool is_request_start(struct slice s)
 	return digits > 0 && dots <= 1 && s.len <= START_BYTES;
 }
 
+/* With zeros before it. */
+static void text_digits(struct build *b, uint64_t n, unsigned digits)
+{
+	char text[8];
+
+	assert(digits <= sizeof(text));
+	for (unsigned i = digits; i > 0; i--, n /= 10)
+		text[i - 1] = (char)('0' + n % 10);
+	buf_add(&b->text, slice_of(text, digits));
+}
+
 static void add_request_start(struct build *b, const struct forward_request *r, bool trusted)
 {
 	struct slice said = only_value(b->in, FIELD_X_REQUEST_START);
 
 	if (trusted && is_request_start(said)) {
-		add(b, SLICE("X-Request-Start"), said);
+		add(b, FIELD_X_REQUEST_START, SLICE("X-Request-Start"), said);
 		return;
 	}
 	buf_clear(&b->text);
-	buf_printf(&b->text, "t=%" PRId64 ".%06" PRId64, r->complete_wall_us / 1000000, r->complete_wall_us % 1000000);
-	add_text(b, SLICE("X-Request-Start"));
+	buf_add(&b->text, SLICE("t="));
+	buf_u64(&b->text, (uint64_t)r->complete_wall_us / 1000000);
+	buf_char(&b->text, '.');
+	text_digits(b, (uint64_t)r->complete_wall_us % 1000000, 6);
+	add_text(b, FIELD_X_REQUEST_START, SLICE("X-Request-Start"));
 }
 
 int forward_request_head(const struct head *in, const struct forward_request *r, struct head *ret)
 {
 	bool trusted = forward_is_trusted(r->client, r->conf);
+	struct slice peer = forward_peer_address(r->client);
 	struct build b;
 
-	b.err = build_start(&b, in, ret);
+	build_start(&b, in, ret, OWN_REQUEST + 2 * (in->authority.len + peer.len));
 	if (b.options.overflow)
 		b.err = -EINVAL;
 	put_control(&b);
-	add(&b, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
+	add(&b, FIELD_HOST, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
 	pass_request_fields(&b, trusted);
 	add_request_framing(&b, r);
 	add_request_connection(&b, r);
 	add_via(&b);
-	add_forwarded_for(&b, r, trusted);
+	add_forwarded_for(&b, peer, trusted);
 	add_forwarded_proto(&b, r, trusted);
 	add_forwarded_host(&b, trusted);
-	add_forwarded(&b, r, trusted);
+	add_forwarded(&b, r, peer, trusted);
 	add_request_id(&b, r, trusted);
 	add_request_start(&b, r, trusted);
 	return build_end(&b);
@@ -467,9 +485,9 @@ static void add_response_framing(struct build *b, const struct forward_response 
 	if (b->in->status < 200 || b->in->status == 204) /* RFC 9110, 8.6; RFC 9112, 6.1 */
 		return;
 	if (r->chunked)
-		add(b, SLICE("Transfer-Encoding"), SLICE("chunked"));
+		add(b, FIELD_TRANSFER_ENCODING, SLICE("Transfer-Encoding"), SLICE("chunked"));
 	else if (r->has_length)
-		add_u64(b, SLICE("Content-Length"), r->length);
+		add_u64(b, FIELD_CONTENT_LENGTH, SLICE("Content-Length"), r->length);
 }
 
 static void add_response_connection(struct build *b, const struct forward_response *r)
@@ -479,47 +497,32 @@ static void add_response_connection(struct build *b, const struct forward_respon
 	if (r->client_version == 20)
 		return;
 	if (r->close && upgrade)
-		add(b, SLICE("Connection"), SLICE("upgrade, close"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), SLICE("upgrade, close"));
 	else if (r->close)
-		add(b, SLICE("Connection"), SLICE("close"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), SLICE("close"));
 	else if (upgrade)
-		add(b, SLICE("Connection"), SLICE("upgrade"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), SLICE("upgrade"));
 	else if (r->keep_alive_1_0)
-		add(b, SLICE("Connection"), SLICE("keep-alive"));
-}
-
-/* IMF-fixdate (RFC 9110, 5.6.7); not strftime, which has a locale. */
-static void add_date(struct build *b, int64_t wall_us)
-{
-	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	time_t seconds = (time_t)(wall_us / 1000000);
-	struct tm t;
-
-	if (!gmtime_r(&seconds, &t))
-		return;
-	buf_clear(&b->text);
-	buf_printf(&b->text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + (size_t)t.tm_wday * 3, t.tm_mday,
-	    months + (size_t)t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
-	add_text(b, SLICE("Date"));
+		add(b, FIELD_CONNECTION, SLICE("Connection"), SLICE("keep-alive"));
 }
 
 static void add_own_fields(struct build *b, const struct forward_response *r)
 {
 	if (b->in->status < 200)
 		return;
-	if (head_find(b->out, FIELD_DATE, 0) < 0)
-		add_date(b, r->now_wall_us);
+	if (r->date.len > 0 && head_find(b->out, FIELD_DATE, 0) < 0)
+		add(b, FIELD_DATE, SLICE("Date"), r->date);
 	if (head_find(b->out, FIELD_SERVER, 0) < 0)
-		add(b, SLICE("Server"), SLICE("forebay"));
+		add(b, FIELD_SERVER, SLICE("Server"), SLICE("forebay"));
 	if (r->request_id.len > 0)
-		add(b, SLICE("X-Request-Id"), r->request_id);
+		add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), r->request_id);
 }
 
 int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret)
 {
 	struct build b;
 
-	b.err = build_start(&b, in, ret);
+	build_start(&b, in, ret, OWN_RESPONSE);
 	ret->status = in->status;
 	put(&b, head_text(in, in->reason), &ret->reason);
 	pass_response_fields(&b, r);

@@ -55,7 +55,7 @@ MUST_USE int forward_request_head(const struct head *in, const struct forward_re
 struct forward_response {
 	uint8_t client_version;  /* 10, 11 or 20: the latter gets no connection fields */
 	struct slice request_id; /* X-Request-Id, in place of the worker's; empty: the worker's */
-	int64_t now_wall_us;     /* Date, if the worker gave none */
+	struct slice date;       /* Date, if the worker gave none (core/date.h); empty: none */
 	bool has_length;
 	uint64_t length;
 	bool chunked;

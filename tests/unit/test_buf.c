@@ -101,6 +101,28 @@ static void a_long_text_is_printed_whole(void **state UNUSED)
 	buf_done(&b);
 }
 
+static void what_does_not_fit_the_first_memory_moves(void **state UNUSED)
+{
+	static const size_t maxima[] = { 3, 8, 9, 300 };
+	char first[8];
+	struct buf b;
+
+	for (size_t i = 0; i < ARRAY_LEN(maxima); i++) {
+		buf_init_in(&b, first, sizeof(first), maxima[i]);
+		for (size_t n = 0; n < maxima[i]; n++)
+			buf_char(&b, (char)('a' + n % 26));
+		if (b.failed || b.len != maxima[i] || (b.ptr == first) != (maxima[i] <= sizeof(first)))
+			fail_msg("row %zu: %zu bytes", i, b.len);
+		for (size_t n = 0; n < maxima[i]; n++)
+			if (b.ptr[n] != (char)('a' + n % 26))
+				fail_msg("row %zu: byte %zu", i, n);
+		buf_char(&b, 'x');
+		if (!b.failed)
+			fail_msg("row %zu: more than the maximum", i);
+		buf_done(&b);
+	}
+}
+
 static void room_is_written_to_in_place(void **state UNUSED)
 {
 	struct buf b;
@@ -123,6 +145,7 @@ int main(void)
 		cmocka_unit_test(what_does_not_fit_is_not_there_at_all),
 		cmocka_unit_test(a_maximum_of_nothing_takes_nothing),
 		cmocka_unit_test(a_long_text_is_printed_whole),
+		cmocka_unit_test(what_does_not_fit_the_first_memory_moves),
 		cmocka_unit_test(room_is_written_to_in_place),
 	};
 
