@@ -10,7 +10,9 @@
 static ssize_t socket_pieces(void *ctx, const struct iovec *iov, int n, bool more)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
-	ssize_t got = sendmsg(*(const int *)ctx, &msg, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+	int fd = *(const int *)ctx, flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+	/* The plain call costs the kernel less. */
+	ssize_t got = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &msg, flags);
 
 	return got == -1 ? -errno : got;
 }

@@ -198,7 +198,7 @@ static void attempt_settle_later(struct attempt *a)
 		return;
 	a->end_posted = true;
 	a->end_mail.deliver = end_delivered;
-	mailbox_post(&a->loop->mailbox, &a->end_mail);
+	mailbox_post_here(&a->loop->mailbox, &a->end_mail);
 }
 
 static bool is_unix(const struct attempt *a)
@@ -396,20 +396,23 @@ static ssize_t receive(struct attempt *a, struct iovec *iov, int n, int *ret_fd)
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int))];
 	} control;
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)n };
+	struct msghdr msg = {
+		.msg_iov = iov,
+		.msg_iovlen = (size_t)n,
+		.msg_control = &control,
+		.msg_controllen = CMSG_LEN(sizeof(int)), /* CMSG_SPACE has room for two */
+	};
 	struct cmsghdr *c;
 	ssize_t got;
 
 	*ret_fd = -1;
-	if (a->protocol->descriptors) {
-		msg.msg_control = &control;
-		msg.msg_controllen = CMSG_LEN(sizeof(int)); /* CMSG_SPACE has room for two */
+	if (!a->protocol->descriptors) {
+		got = n == 1 ? recv(a->link->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) : readv(a->link->fd, iov, n);
+		return got == -1 ? -errno : got;
 	}
 	got = recvmsg(a->link->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (got == -1)
 		return -errno;
-	if (!a->protocol->descriptors)
-		return got;
 	c = CMSG_FIRSTHDR(&msg);
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
 		memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
@@ -474,6 +477,8 @@ static void read_framed(struct attempt *a)
 		body_commit(a->into, 0);
 	}
 	n = receive(a, &iov, 1, &fd);
+	if (n > 0 && (size_t)n < asked)
+		a->link->emptied_us = loop_now_us(a->loop);
 	if (received(a, n))
 		attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
 }
@@ -598,11 +603,16 @@ static void attempt_event(void *ctx, short what)
 	attempt_settle(a);
 }
 
-/* Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for. */
+/*
+ * Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for. Between two
+ * requests of one turn there is no time to look again.
+ */
 static bool link_is_quiet(const struct link *l)
 {
 	char byte;
 
+	if (l->loop && l->emptied_us == loop_now_us(l->loop))
+		return true;
 	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
 }
 
@@ -677,23 +687,26 @@ struct attempt *attempt_new(struct loop *loop, struct slot *slot, struct request
 
 	if (!lease_take(&loop->lease, sizeof(*a)))
 		return NULL;
-	a = calloc(1, sizeof(*a) + protocol->state_bytes);
+	a = malloc(sizeof(*a) + protocol->state_bytes);
 	if (!a) {
 		lease_give(&loop->lease, sizeof(*a));
 		return NULL;
 	}
-	a->loop = loop;
-	a->slot = slot;
-	a->request = request_hold(request);
-	a->protocol = protocol;
-	a->events = events;
-	a->ctx = ctx;
-	a->into = into;
-	a->limit.fire = limit_passed;
-	a->starved.fire = starved_over;
-	a->unread.fire = still_unread;
-	a->begun_us = loop_now_us(loop);
-	a->out_fd = -1;
+	*a = (struct attempt){
+		.loop = loop,
+		.slot = slot,
+		.request = request_hold(request),
+		.protocol = protocol,
+		.events = events,
+		.ctx = ctx,
+		.into = into,
+		.limit = { .fire = limit_passed },
+		.starved = { .fire = starved_over },
+		.unread = { .fire = still_unread },
+		.begun_us = loop_now_us(loop),
+		.out_fd = -1,
+	};
+	memset(a->protocol_state, 0, protocol->state_bytes);
 	sender_init(&a->sender, OUT_MAX_BYTES);
 	buf_init(&a->in, IN_MAX_BYTES);
 	a->body_held = request->body && pool_conf(slot->pool)->replay_unread && slot->address &&

@@ -27,6 +27,7 @@ struct link {
 	void (*event)(void *ctx, short what);
 	void *ctx;
 	uint64_t idle_since_ms;
+	uint64_t emptied_us; /* the loop's turn in which a read last got all there was */
 	bool want_write;
 	bool pinned;                     /* an own worker's slot socket: not to be replaced by a new connect */
 	bool used;                       /* served a request before */

@@ -8,14 +8,12 @@ struct request *request_new(struct loop *loop)
 
 	if (!lease_take(&loop->lease, sizeof(*r)))
 		return NULL;
-	r = calloc(1, sizeof(*r));
+	r = malloc(sizeof(*r));
 	if (!r) {
 		lease_give(&loop->lease, sizeof(*r));
 		return NULL;
 	}
-	r->refs = 1;
-	r->loop = loop;
-	r->charged = sizeof(*r);
+	*r = (struct request){ .refs = 1, .loop = loop, .charged = sizeof(*r) };
 	head_init(&r->head);
 	return r;
 }
