@@ -329,6 +329,11 @@ static int add_arena(struct spool *s)
 
 	if (fd < 0)
 		return fd;
+	/*
+	 * No read-ahead: it makes folios of up to 2M, which neighbouring extents share. A hole in such a folio is zeros written into pages
+	 * that a socket may still hold (ext4 and XFS do that); one in small pages takes them away whole, which is what we punch for.
+	 */
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	a = extents_arena_new(&s->extents, &fd);
 	if (!a)
 		return -ENOMEM;

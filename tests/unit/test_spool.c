@@ -456,6 +456,52 @@ static void many_jobs_on_many_threads_all_come_back(void **state)
 	free(jobs);
 }
 
+#define NEIGHBOURS 64
+
+/* Extents that lie side by side, their pages out of the cache and read in again in order: the kernel's read-ahead does what it can. */
+static void read_in_side_by_side(struct fixture *f, struct extent *e)
+{
+	char bytes[4096];
+
+	memset(bytes, 'a', sizeof(bytes));
+	for (size_t i = 0; i < NEIGHBOURS; i++) {
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+		assert_true(e[i].fd == e[0].fd && e[i].offset == e[0].offset + (off_t)(i * E));
+		for (off_t at = 0; at < E; at += (off_t)sizeof(bytes))
+			assert_int_equal(pwrite(e[i].fd, bytes, sizeof(bytes), e[i].offset + at), sizeof(bytes));
+	}
+	assert_int_equal(fsync(e[0].fd), 0);
+	assert_int_equal(posix_fadvise(e[0].fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	for (off_t at = 0; at < NEIGHBOURS * E; at += (off_t)sizeof(bytes))
+		assert_int_equal(pread(e[0].fd, bytes, sizeof(bytes), e[0].offset + at), sizeof(bytes));
+}
+
+/* Pages of several extents must not hang together: giving one extent's back would change those that sockets still hold. */
+static void what_was_sent_from_a_file_read_in_stays_what_it_was(void **state)
+{
+	struct fixture *f = *state;
+	struct test_job after = { .job = { .what = SPOOL_READ } };
+	struct extent e[NEIGHBOURS];
+	char got[4096];
+	int ends[2];
+
+	make(f, 2 * NEIGHBOURS * E, 1, 1);
+	read_in_side_by_side(f, e);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	for (size_t i = 0; i < NEIGHBOURS; i++) {
+		off_t at = e[i].offset;
+
+		assert_int_equal(sendfile(ends[0], e[i].fd, &at, sizeof(got)), sizeof(got));
+		spool_extent_give(f->spool, &e[i], true);
+		assert_int_equal(run_job(f, &after), 0);
+		assert_int_equal(recv(ends[1], got, sizeof(got), MSG_WAITALL), sizeof(got));
+		for (size_t j = 0; j < sizeof(got); j++)
+			assert_int_equal(got[j], 'a');
+	}
+	close(ends[0]);
+	close(ends[1]);
+}
+
 /*
  * sendfile() puts the file's pages into the socket, not a copy: what is written there later on shows in what was sent before. So
  * an extent that was handed out must have lost its pages before it is used again.
@@ -497,6 +543,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(extents_end_at_the_limit_and_are_recycled, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_place_is_given_out_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_was_sent_from_an_extent_stays_what_it_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_was_sent_from_a_file_read_in_stays_what_it_was, setup, teardown),
 		cmocka_unit_test_setup_teardown(own_files_are_counted_and_charged_with_the_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(free_extents_leave_the_disk_for_own_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(jobs_write_all_pieces_and_read_in, setup, teardown),
