@@ -312,6 +312,8 @@ static void attempt_send(struct attempt *a)
 		if (step == SENDER_ENDED && a->body_held && send_on_after_head(a))
 			step = SENDER_ON;
 	}
+	if (a->link->peeked > 0)
+		link_take_out(a->link);
 	if (a->request->streams && a->request->body)
 		body_drop(a->request->body, a->sender.cursor.offset);
 	/* The worker's time does not run while it waits for the client. */
@@ -390,7 +392,7 @@ static bool received(struct attempt *a, ssize_t n)
 }
 
 /* A read that takes at most one descriptor where the protocol passes them. */
-static ssize_t receive(struct attempt *a, struct iovec *iov, int n, int *ret_fd)
+static ssize_t receive(struct attempt *a, struct iovec *iov, int n, bool in_place, int *ret_fd)
 {
 	union {
 		struct cmsghdr align;
@@ -407,7 +409,9 @@ static ssize_t receive(struct attempt *a, struct iovec *iov, int n, int *ret_fd)
 
 	*ret_fd = -1;
 	if (!a->protocol->descriptors) {
-		got = n == 1 ? recv(a->link->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) : readv(a->link->fd, iov, n);
+		if (n == 1)
+			return link_recv(a->link, iov->iov_base, iov->iov_len, in_place);
+		got = readv(a->link->fd, iov, n);
 		return got == -1 ? -errno : got;
 	}
 	got = recvmsg(a->link->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -458,8 +462,19 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 	}
 }
 
+/* An answer that was read in place stays there if it was all of it and the link is for another. Large ones are not read twice. */
+static void answer_in_place(struct attempt *a)
+{
+	bool whole = a->ended && a->how == ATTEMPT_WHOLE && a->reusable;
+
+	a->link->peeks = whole;
+	if (!whole)
+		link_take_out(a->link);
+}
+
 static void read_framed(struct attempt *a)
 {
+	bool first = !a->got_byte, in_place = first && a->link->peeks && a->sent_all;
 	size_t asked = a->got_final && a->in.len == 0 ? READ_BYTES : HEAD_READ_BYTES;
 	struct iovec iov = { a->loop->scratch, asked };
 	struct iovec probe;
@@ -476,11 +491,16 @@ static void read_framed(struct attempt *a)
 		}
 		body_commit(a->into, 0);
 	}
-	n = receive(a, &iov, 1, &fd);
+	n = receive(a, &iov, 1, in_place, &fd);
 	if (n > 0 && (size_t)n < asked)
 		a->link->emptied_us = loop_now_us(a->loop);
-	if (received(a, n))
-		attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
+	if (!received(a, n))
+		return;
+	attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
+	if (in_place)
+		answer_in_place(a);
+	else if (first)
+		a->link->peeks = a->link->can_peek && a->ended && a->how == ATTEMPT_WHOLE;
 }
 
 /* Content verbatim goes straight into the body; what may stand behind it, into the scratch. */
@@ -505,7 +525,7 @@ static void read_raw(struct attempt *a)
 	want = MIN(room, want);
 	if (a->into && want == a->raw_left)
 		iov[n++] = (struct iovec){ a->loop->scratch, HEAD_READ_BYTES };
-	got = receive(a, iov, n, &fd);
+	got = receive(a, iov, n, false, &fd);
 	if (!received(a, got)) {
 		if (a->into)
 			body_commit(a->into, 0);

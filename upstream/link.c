@@ -2,6 +2,7 @@
 
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* An idle link that becomes readable has ended, or its worker spoke out of turn: neither serves another request. */
@@ -57,6 +58,8 @@ int link_connect(struct loop *loop, struct slot *slot, struct link **ret, bool *
 		return -ENOMEM;
 	}
 	l->slot = slot;
+	l->can_peek = to->addr.any.sa_family == AF_UNIX && pool_conf(slot->pool)->keepalive &&
+	              setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ 0 }, sizeof(int)) == 0;
 	l->want_write = !*ret_connected;
 	link_hook(l, loop);
 	*ret = l;
@@ -150,6 +153,31 @@ void link_want_write(struct link *l, bool want)
 void link_again(struct link *l, short what)
 {
 	event_active(&l->ev, what, 0);
+}
+
+ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)
+{
+	ssize_t got = recv(l->fd, to, size, MSG_DONTWAIT | (in_place ? MSG_PEEK : 0));
+
+	if (got == -1)
+		return -errno;
+	if (in_place)
+		l->peeked += (uint32_t)got;
+	return got;
+}
+
+void link_take_out(struct link *l)
+{
+	char *to = l->loop->scratch;
+
+	while (l->peeked > 0) {
+		ssize_t got = recv(l->fd, to, MIN((size_t)l->peeked, (size_t)LOOP_SCRATCH_BYTES), MSG_DONTWAIT);
+
+		if (got == -1 && errno == EINTR)
+			continue;
+		assert(got > 0); /* it was there, and nobody else reads */
+		l->peeked -= (uint32_t)got;
+	}
 }
 
 static void pool_closes(struct link *l)

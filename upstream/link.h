@@ -28,6 +28,14 @@ struct link {
 	void *ctx;
 	uint64_t idle_since_ms;
 	uint64_t emptied_us; /* the loop's turn in which a read last got all there was */
+	/*
+	 * A blocking worker that has answered sleeps in recv() on this connection, and taking the answer out of a Unix socket wakes it for
+	 * nothing: the kernel tells of free room whoever waits. So a short answer is read in place, and taken out behind the next request,
+	 * which wakes the worker anyhow.
+	 */
+	uint32_t peeked; /* bytes that were read and still lie in the socket */
+	bool peeks;      /* the next answer is read so */
+	bool can_peek;   /* SO_PEEK_OFF is set: a look at what comes looks behind what was peeked */
 	bool want_write;
 	bool pinned;                     /* an own worker's slot socket: not to be replaced by a new connect */
 	bool used;                       /* served a request before */
@@ -61,6 +69,12 @@ void link_want_write(struct link *l, bool want);
 
 /* Tells its user again, from the loop: for one that stopped reading before the end. */
 void link_again(struct link *l, short what);
+
+/* A read of the connection's next bytes, in place (`peeked`) if wanted. Bytes, 0 at the end, or -errno. */
+ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place);
+
+/* Takes out what was peeked. Whoever reads or sends on calls it first. */
+void link_take_out(struct link *l);
 
 /* For pool_new. */
 extern const struct pool_links link_pool_links;

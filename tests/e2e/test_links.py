@@ -2,7 +2,10 @@
 who has gone. Each step waits for the one before it: what two ends do at the same time is held until it is wanted."""
 
 import contextlib
+import fcntl
 import signal
+import struct
+import termios
 import threading
 
 import pytest
@@ -55,13 +58,17 @@ EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n
 # Kept connections
 
 
+@pytest.mark.parametrize("before", [0, 2])  # short answers behind a short one are read in place
 @pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"], ids=["its end", "another answer"])
-def test_what_comes_with_the_answer_on_a_kept_connection_is_seen_before_the_next_request(work, behind):
+def test_what_comes_with_the_answer_on_a_kept_connection_is_seen_before_the_next_request(work, behind, before):
     backend = work.backend()
     site = work.forebay({"socket": backend.name, **KEPT}, forebay=ONE)
     read, sent = Gate(), threading.Event()
 
     def answer_and_more(conn):
+        for _ in range(before):
+            conn.request()
+            conn.send(OK)
         conn.request()
         read.here()
         conn.send(OK)
@@ -73,6 +80,8 @@ def test_what_comes_with_the_answer_on_a_kept_connection_is_seen_before_the_next
         conn.peer_is_gone()
 
     backend.next(answer_and_more)
+    for _ in range(before):
+        assert site.ask("GET", "/before").body == b"ok"
     with site.connect() as c:
         c.send(message("GET", "/first"))
         read.wait()
@@ -83,6 +92,31 @@ def test_what_comes_with_the_answer_on_a_kept_connection_is_seen_before_the_next
         assert first.body != b"evil" and first.status in ((200,) if not behind else (200, 502))
     second = site.ask("POST", "/second", body=b"x")
     assert (second.status, second.body) == (200, b"ok")
+
+
+def test_a_short_answer_is_taken_from_a_kept_connection_behind_the_next_request(work):
+    """Taking it out would wake a worker that sleeps in recv() for nothing. Answers of other sizes are as whole as ever."""
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, **KEPT}, forebay=ONE)
+    bodies = [b"1", b"22", b"333", bytes(200_000), b"4444", b"55555", bytes(16_384), b"6", b"77", b"888"]
+    unread = []
+
+    def answer_all(conn):
+        for body in bodies:
+            conn.request()
+            unread.append(struct.unpack("i", fcntl.ioctl(conn.sock, termios.TIOCOUTQ, bytes(4)))[0] <= 1)
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            unread.append(conn)
+        conn.peer_is_gone()
+
+    backend.next(answer_all)
+    lies = []
+    for body in bodies:
+        assert site.ask("GET", "/").body == body
+        wait_for(lambda: unread and not isinstance(unread[-1], bool), "the worker to have answered")
+        lies.append(struct.unpack("i", fcntl.ioctl(unread[-1].sock, termios.TIOCOUTQ, bytes(4)))[0] > 1)
+    assert all(u for u in unread if isinstance(u, bool))  # with a request, nothing of the answer before is left
+    assert lies == [False, True, True, False, False, True, False, False, True, True]
 
 
 def test_an_answer_that_comes_after_one_to_head_is_nobodys(work):
