@@ -118,7 +118,7 @@ static enum http1_result parse_fields(struct head *h, struct slice rest)
 static enum http1_result take_text(struct head *h, struct slice text, struct slice *ret)
 {
 	struct span all;
-	int err = head_reserve(h, text.len + 1, MIN(count_lines(text), (size_t)UINT16_MAX));
+	int err = head_reserve(h, text.len + 1, h->fields ? 0 : MIN(count_lines(text), (size_t)UINT16_MAX));
 
 	if (!err)
 		err = head_put(h, text, &all);

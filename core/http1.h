@@ -92,7 +92,7 @@ struct http1_message {
 };
 
 /*
- * Parses a whole request head, as http1_scan measured it, into an empty head (left empty on error) and checks all that
+ * Parses a whole request head, as http1_scan measured it, into an empty head (left empty on error; room reserved before is used) and checks all that
  * RFC 9112 asks of a recipient: request line, fields, Host, framing. Authority, path and query are set for origin-form,
  * absolute-form and asterisk-form.
  */

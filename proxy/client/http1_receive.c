@@ -117,14 +117,14 @@ static void client_continue(struct http1_client *c)
 }
 
 /* A whole head. *rest is what has come behind it. False: c was freed. */
-static bool client_head(struct http1_client *c, struct slice text, const struct slice *rest)
+static bool client_head(struct http1_client *c, struct slice text, unsigned lines, const struct slice *rest)
 {
 	struct http1_message message;
 	enum http1_result r;
 	struct head head;
 
 	head_init(&head);
-	r = http1_request(text, &head, &message);
+	r = head_reserve(&head, text.len + 1, lines) == 0 ? http1_request(text, &head, &message) : HTTP1_NO_MEMORY;
 	if (r != HTTP1_OK)
 		return client_refuse(c, text, http1_status(r), http1_reason(r));
 	if (!client_turn_new(c)) {
@@ -224,6 +224,7 @@ static bool take_head(struct http1_client *c, struct slice *in)
 	};
 	enum http1_result r;
 	struct slice text;
+	unsigned lines;
 	size_t len;
 
 	if (c->reading == READING_IDLE) {
@@ -236,6 +237,7 @@ static bool take_head(struct http1_client *c, struct slice *in)
 		return true;
 	if (r == HTTP1_HEAD_TOO_LARGE && c->scan.lines == 0)
 		r = HTTP1_TARGET_TOO_LONG; /* both have the same limit: say what it was */
+	lines = c->scan.lines;
 	c->scan = (struct http1_scan){ 0 };
 	if (r != HTTP1_OK) {
 		text = *in;
@@ -245,7 +247,7 @@ static bool take_head(struct http1_client *c, struct slice *in)
 	text = slice_of(in->ptr, len);
 	in->ptr += len;
 	in->len -= len;
-	return client_head(c, text, in);
+	return client_head(c, text, lines, in);
 }
 
 static bool take_length(struct http1_client *c, struct slice *in)

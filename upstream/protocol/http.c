@@ -124,6 +124,8 @@ static int take_head(struct attempt *a, struct http_state *s, struct slice *in, 
 	if (r == HTTP1_MORE)
 		return -EAGAIN;
 	head_init(&h);
+	if (r == HTTP1_OK && head_reserve(&h, len + 1, s->scan.lines) != 0)
+		r = HTTP1_NO_MEMORY;
 	if (r == HTTP1_OK)
 		r = http1_response(slice_of(in->ptr, len), attempt_request(a)->head.method, &h, &s->message);
 	*ret_why = r == HTTP1_OK ? head_refused(a, s, &h) : http1_reason(r);
