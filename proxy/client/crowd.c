@@ -1,6 +1,8 @@
 #include "proxy/client/crowd.h"
 
-#define LOOK_AT_MOST 1024 /* members, for the slowest */
+#define LOOK_AT_MOST 1024 /* members */
+#define ASK_AT_MOST  64   /* of them, whether they are quiet */
+#define FRESH_MS     1000
 
 void crowd_init(struct crowd *c)
 {
@@ -28,14 +30,22 @@ void crowd_move(struct crowd *c, struct crowd_member *m, enum crowd_list to)
 	c->count++;
 }
 
-bool crowd_evict_idle(struct crowd *c, const char *why)
+bool crowd_evict_idle(struct crowd *c, uint64_t now_ms, const char *why)
 {
 	struct crowd_member *list = &c->lists[CROWD_IDLE];
+	unsigned looked = 0, asked = 0;
 
-	if (list->next == list)
-		return false;
-	list->next->acts->evict(list->next, why);
-	return true;
+	for (struct crowd_member *m = list->next; m != list && looked < LOOK_AT_MOST && asked < ASK_AT_MOST;
+	     m = m->next, looked++) {
+		if (m->fresh && now_ms < m->since_ms + FRESH_MS)
+			continue;
+		asked++;
+		if (m->acts->is_quiet(m)) {
+			m->acts->evict(m, why);
+			return true;
+		}
+	}
+	return false;
 }
 
 bool crowd_evict_slowest(struct crowd *c, uint64_t now_ms, uint64_t grace_ms, const char *why)

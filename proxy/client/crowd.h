@@ -16,7 +16,7 @@ struct crowd_acts {
 	void (*evict)(struct crowd_member *m, const char *why);
 	/* Memory is short: puts on disk what it can. */
 	void (*spill)(struct crowd_member *m);
-	/* An idle one: no request of its peer's lies in its socket. */
+	/* An idle one: no request of its peer's lies in its socket. May ask the kernel. */
 	bool (*is_quiet)(struct crowd_member *m);
 };
 
@@ -25,6 +25,7 @@ struct crowd_member {
 	uint64_t since_ms; /* began to wait on its peer */
 	uint64_t bytes;    /* that its peer has sent or taken since */
 	uint8_t where;     /* enum crowd_list, or 0 */
+	bool fresh;        /* its first request has not begun to come */
 	const struct crowd_acts *acts;
 };
 
@@ -46,8 +47,11 @@ void crowd_init(struct crowd *c);
 /* To the end of a list, from wherever it was; CROWD_NONE takes it out. */
 void crowd_move(struct crowd *c, struct crowd_member *m, enum crowd_list to);
 
-/* Ends the connection that has been idle longest. False: none is. */
-bool crowd_evict_idle(struct crowd *c, const char *why);
+/*
+ * Ends the connection that has been idle longest. One whose request has come and was not yet read is not idle, nor for its first moments one
+ * that is fresh: its request is on its way. Looks at a bounded number. False: none.
+ */
+bool crowd_evict_idle(struct crowd *c, uint64_t now_ms, const char *why);
 
 /* Ends the slowest of those that have been waited for at least `grace_ms`. Looks at a bounded number, the oldest first. False: none. */
 bool crowd_evict_slowest(struct crowd *c, uint64_t now_ms, uint64_t grace_ms, const char *why);

@@ -179,7 +179,7 @@ static enum guard_answer address_enter(struct guard *g, struct key key, unsigned
 		fresh = NULL;
 	}
 	if (!*at)
-		answer = GUARD_FULL;
+		answer = GUARD_NO_MEMORY;
 	else if ((*at)->count >= per_address)
 		answer = GUARD_ADDRESS_FULL;
 	else
@@ -207,7 +207,7 @@ static void address_leave(struct guard *g, struct key key)
 }
 
 /* The number never goes above the maximum, not even for a moment. */
-static bool total_enter(struct guard *g)
+bool guard_take_place(struct guard *g)
 {
 	unsigned n = atomic_load_explicit(&g->connections, memory_order_relaxed);
 
@@ -219,7 +219,7 @@ static bool total_enter(struct guard *g)
 	return true;
 }
 
-static void total_leave(struct guard *g)
+void guard_return_place(struct guard *g)
 {
 	unsigned before UNUSED = atomic_fetch_sub_explicit(&g->connections, 1, memory_order_relaxed);
 
@@ -231,13 +231,11 @@ enum guard_answer guard_enter(struct guard *g, const struct sockaddr *peer, unsi
 	struct key key;
 	enum guard_answer answer;
 
-	if (!total_enter(g))
-		return GUARD_FULL;
 	if (per_address == 0 || !key_from(peer, &key))
 		return GUARD_OK;
 	answer = address_enter(g, key, per_address);
 	if (answer != GUARD_OK)
-		total_leave(g);
+		guard_return_place(g);
 	return answer;
 }
 
@@ -247,7 +245,7 @@ void guard_leave(struct guard *g, const struct sockaddr *peer, unsigned per_addr
 
 	if (per_address != 0 && key_from(peer, &key))
 		address_leave(g, key);
-	total_leave(g);
+	guard_return_place(g);
 }
 
 unsigned guard_connections(const struct guard *g)

@@ -16,10 +16,14 @@ struct guard;
 MUST_USE int guard_new(unsigned connections_max, struct guard **ret);
 void guard_free(struct guard **g);
 
-enum guard_answer { GUARD_OK, GUARD_FULL /* too many in all */, GUARD_ADDRESS_FULL };
+enum guard_answer { GUARD_OK, GUARD_NO_MEMORY, GUARD_ADDRESS_FULL };
+
+/* One of connections_max, before accept(): who has none waits in the kernel's queue. False: there is none. */
+MUST_USE bool guard_take_place(struct guard *g);
+void guard_return_place(struct guard *g);
 
 /*
- * Counts one in, if there is room. per_address 0: not limited and not counted by address. An IPv6 client is counted by its /64,
+ * Counts in who has a place; if the answer is not GUARD_OK, the place is returned. per_address 0: not limited and not counted by address. An IPv6 client is counted by its /64,
  * which is what one customer gets; a v4-mapped one as IPv4; a Unix-socket peer in the whole only.
  */
 MUST_USE enum guard_answer guard_enter(struct guard *g, const struct sockaddr *peer, unsigned per_address);

@@ -169,6 +169,7 @@ int http1_client_new(struct context *cx, const struct conf_listen *listen, const
 	c->timer.fire = client_timer;
 	c->member.acts = &crowd_acts;
 	c->member.since_ms = client_now_ms(c);
+	c->member.fresh = true;
 	crowd_move(cx->crowd, &c->member, CROWD_IDLE);
 	loop_timer_set(cx->loop, &c->timer, listen->head_timeout_ms);
 	event_assign(&c->ev, cx->loop->base, c->fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, client_event, c);

@@ -42,6 +42,7 @@ void client_enter(struct http1_client *c, enum reading next)
 		loop_timer_set(client_loop(c), &c->timer, c->listen->idle_timeout_ms);
 		break;
 	case READING_HEAD:
+		c->member.fresh = false;
 		crowd_move(c->cx->crowd, &c->member, CROWD_WAITING);
 		if (c->requests > 0) /* the first one's time runs from accept on */
 			loop_timer_set(client_loop(c), &c->timer, c->listen->head_timeout_ms);

@@ -1,6 +1,7 @@
 #include "proxy/client/listener.h"
 
 #include <event2/event_struct.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -50,53 +51,76 @@ static void retry_fired(struct timer *t)
 	(void)event_add(&l->ev, NULL);
 }
 
-/* Counts one in; when all places are taken, the connection that was idle longest makes room, then the slowest. */
-static enum guard_answer let_in(struct listener *l, const struct sockaddr *peer)
+static bool somebody_waits(const struct listener *l)
+{
+	struct pollfd p = { .fd = l->fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* One less of our own connections, for who waits: the one that was idle longest, then the slowest. */
+static bool make_room(struct listener *l)
 {
 	struct context *cx = l->cx;
-	enum guard_answer answer = guard_enter(cx->guard, peer, l->conf->connections_per_address);
+	uint64_t now = loop_now_ms(cx->loop);
 
-	if (answer != GUARD_FULL)
-		return answer;
-	if (!crowd_evict_idle(cx->crowd, "connections") &&
-	    !crowd_evict_slowest(cx->crowd, loop_now_ms(cx->loop), l->conf->min_rate_grace_ms, "connections"))
-		return GUARD_FULL;
-	return guard_enter(cx->guard, peer, l->conf->connections_per_address);
+	return crowd_evict_idle(cx->crowd, now, "connections") ||
+	       crowd_evict_slowest(cx->crowd, now, l->conf->min_rate_grace_ms, "connections");
+}
+
+/* False: not now; accepting has stopped if somebody waits. */
+static bool take_place(struct listener *l)
+{
+	struct guard *guard = l->cx->guard;
+
+	if (guard_take_place(guard))
+		return true;
+	if (!somebody_waits(l))
+		return false;
+	if (make_room(l) && guard_take_place(guard))
+		return true;
+	listener_stop(l, "all connections are in use");
+	return false;
+}
+
+/* True: another one may be tried at once. */
+static bool accept_failed(struct listener *l, int err)
+{
+	if (err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM) {
+		if (!crowd_evict_idle(l->cx->crowd, loop_now_ms(l->cx->loop), "descriptors"))
+			listener_stop(l, "no free descriptors");
+	}
+	return err == EINTR || err == ECONNABORTED;
 }
 
 /* Room for one more must be known before it is accepted: a connection that cannot be served waits in the kernel's queue instead. */
 static bool accept_one(struct listener *l)
 {
+	struct guard *guard = l->cx->guard;
 	union {
 		struct sockaddr any;
 		struct sockaddr_storage room;
 	} peer = { 0 };
 	socklen_t len = sizeof(peer);
-	int fd = accept4(l->fd, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd, err;
 
+	if (!take_place(l))
+		return false;
+	fd = accept4(l->fd, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd == -1) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-			if (!crowd_evict_idle(l->cx->crowd, "descriptors"))
-				listener_stop(l, "no free descriptors");
-		}
-		return errno == EINTR || errno == ECONNABORTED;
+		err = errno;
+		guard_return_place(guard);
+		return accept_failed(l, err);
 	}
 	if (len < sizeof(sa_family_t))
 		peer.any.sa_family = AF_UNIX;
-	switch (let_in(l, &peer.any)) {
-	case GUARD_OK:
-		break;
-	case GUARD_ADDRESS_FULL:
+	if (guard_enter(guard, &peer.any, l->conf->connections_per_address) != GUARD_OK) {
 		log_debug("listen=%s connection refused: connections_per_address", l->conf->name);
 		close(fd);
 		return true;
-	case GUARD_FULL:
-		close(fd);
-		listener_stop(l, "all connections are in use");
-		return false;
 	}
 	if (http1_client_new(l->cx, l->conf, l->local, &peer.any, &fd) != 0)
-		guard_leave(l->cx->guard, &peer.any, l->conf->connections_per_address);
+		guard_leave(guard, &peer.any, l->conf->connections_per_address);
 	return true;
 }
 

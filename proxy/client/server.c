@@ -50,7 +50,7 @@ static bool evict_one(struct server *s, enum budget_pressure pressure)
 
 	if (pressure == BUDGET_TIGHT)
 		return crowd_evict_slowest(&s->crowd, now, TIGHT_GRACE_MS, "memory_limit");
-	return crowd_evict_idle(&s->crowd, "memory_limit") ||
+	return crowd_evict_idle(&s->crowd, now, "memory_limit") ||
 	       crowd_evict_slowest(&s->crowd, now, EVICT_GRACE_MS, "memory_limit");
 }
 

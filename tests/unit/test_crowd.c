@@ -7,6 +7,7 @@
 
 static struct crowd crowd;
 static struct crowd_member members[4];
+static const struct crowd_member *unquiet;
 static int evicted[4], evictions, spilled;
 
 static void evict(struct crowd_member *m, const char *why)
@@ -24,16 +25,29 @@ static void spill(struct crowd_member *m)
 
 static bool is_quiet(struct crowd_member *m)
 {
-	return m != &members[1];
+	return m != unquiet;
 }
 
 static const struct crowd_acts acts = { .evict = evict, .spill = spill, .is_quiet = is_quiet };
+
+static unsigned asked;
+
+static bool says_no(struct crowd_member *m)
+{
+	(void)m;
+	asked++;
+	return false;
+}
+
+static const struct crowd_acts never_quiet = { .evict = evict, .spill = spill, .is_quiet = says_no };
 
 static int setup(void **state)
 {
 	(void)state;
 	crowd_init(&crowd);
 	evictions = spilled = 0;
+	unquiet = NULL;
+	asked = 0;
 	for (size_t i = 0; i < ARRAY_LEN(members); i++)
 		members[i] = (struct crowd_member){ .acts = &acts };
 	return 0;
@@ -47,7 +61,7 @@ static void the_one_idle_longest_goes_first(void **state)
 	crowd_move(&crowd, &members[0], CROWD_BUSY);
 	crowd_move(&crowd, &members[0], CROWD_IDLE); /* idle again: now it is the newest */
 	crowd_move(&crowd, &members[3], CROWD_WAITING);
-	while (crowd_evict_idle(&crowd, "test"))
+	while (crowd_evict_idle(&crowd, 1000, "test"))
 		;
 	assert_int_equal(evictions, 3);
 	assert_int_equal(evicted[0], 1);
@@ -56,11 +70,66 @@ static void the_one_idle_longest_goes_first(void **state)
 	assert_int_equal(crowd.count, 1);
 }
 
+static void one_whose_request_has_come_is_not_idle_any_more(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		crowd_move(&crowd, &members[i], CROWD_IDLE);
+	unquiet = &members[0];
+	assert_true(crowd_evict_idle(&crowd, 1000, "test"));
+	assert_int_equal(evicted[0], 1);
+	assert_true(crowd_evict_idle(&crowd, 1000, "test"));
+	assert_int_equal(evicted[1], 2);
+	assert_false(crowd_evict_idle(&crowd, 1000, "test"));
+}
+
+static void a_fresh_one_has_a_moment_to_send(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		members[i].fresh = true;
+		members[i].since_ms = 1000 + 500 * i;
+		crowd_move(&crowd, &members[i], CROWD_IDLE);
+	}
+	crowd_move(&crowd, &members[2], CROWD_IDLE);
+	assert_true(crowd_evict_idle(&crowd, 1999, "test"));
+	assert_int_equal(evicted[0], 2);
+	assert_false(crowd_evict_idle(&crowd, 1999, "test"));
+	assert_true(crowd_evict_idle(&crowd, 2000, "test"));
+	assert_int_equal(evicted[1], 0);
+	assert_false(crowd_evict_idle(&crowd, 2499, "test"));
+	assert_true(crowd_evict_idle(&crowd, 2500, "test"));
+}
+
+/* A crowd of them costs a bounded look, not one for each. */
+static void those_that_are_not_quiet_are_asked_in_bounds(void **state)
+{
+	static struct crowd_member many[200];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+		many[i] = (struct crowd_member){ .acts = &never_quiet };
+		crowd_move(&crowd, &many[i], CROWD_IDLE);
+	}
+	assert_false(crowd_evict_idle(&crowd, 1000, "test"));
+	assert_int_equal(asked, 64);
+	for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+		many[i].fresh = true;
+		many[i].since_ms = 1000;
+	}
+	asked = 0;
+	crowd_move(&crowd, &members[0], CROWD_IDLE);
+	assert_true(crowd_evict_idle(&crowd, 1000, "test")); /* a look costs less than a question */
+	assert_int_equal(evicted[0], 0);
+	assert_int_equal(asked, 0);
+}
+
 static void one_whose_request_has_come_is_not_quiet(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < 3; i++)
 		crowd_move(&crowd, &members[i], CROWD_IDLE);
+	unquiet = &members[1];
 	crowd_evict_quiet(&crowd, "test");
 	assert_int_equal(evictions, 2);
 	assert_int_equal(members[1].where, CROWD_IDLE);
@@ -112,6 +181,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(the_one_idle_longest_goes_first, setup),
+		cmocka_unit_test_setup(one_whose_request_has_come_is_not_idle_any_more, setup),
+		cmocka_unit_test_setup(a_fresh_one_has_a_moment_to_send, setup),
+		cmocka_unit_test_setup(those_that_are_not_quiet_are_asked_in_bounds, setup),
 		cmocka_unit_test_setup(one_whose_request_has_come_is_not_quiet, setup),
 		cmocka_unit_test_setup(the_slowest_goes_first_but_in_its_grace, setup),
 		cmocka_unit_test_setup(only_those_waited_for_are_spilled, setup),

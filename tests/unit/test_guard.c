@@ -54,6 +54,13 @@ static const struct {
 	{ "/a", "/a", GUARD_OK },
 };
 
+#define FULL ((int)GUARD_ADDRESS_FULL + 1) /* no place in all */
+
+static int enter(struct guard *g, const struct sockaddr *peer, unsigned per_address)
+{
+	return guard_take_place(g) ? (int)guard_enter(g, peer, per_address) : FULL;
+}
+
 static void an_address_has_its_limit(void **state UNUSED)
 {
 	for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
@@ -62,14 +69,14 @@ static void an_address_has_its_limit(void **state UNUSED)
 
 		assert_int_equal(guard_new(10, &g), 0);
 		for (int n = 0; n < 2; n++)
-			assert_int_equal(guard_enter(g, &first.any, 2), GUARD_OK);
-		if (guard_enter(g, &second.any, 2) != pairs[i].answer)
+			assert_int_equal(enter(g, &first.any, 2), GUARD_OK);
+		if (enter(g, &second.any, 2) != (int)pairs[i].answer)
 			fail_msg("row %zu: %s after %s", i, pairs[i].second, pairs[i].first);
 		if (guard_connections(g) != (pairs[i].answer == GUARD_OK ? 3 : 2))
 			fail_msg("row %zu: a refused one was counted", i);
 		/* One that goes makes room for one. */
 		guard_leave(g, &first.any, 2);
-		assert_int_equal(guard_enter(g, &first.any, 2), GUARD_OK);
+		assert_int_equal(enter(g, &first.any, 2), GUARD_OK);
 		guard_free(&g);
 		assert_null(g);
 	}
@@ -81,15 +88,15 @@ static void all_together_have_a_limit(void **state UNUSED)
 	struct guard *g;
 
 	assert_int_equal(guard_new(3, &g), 0);
-	assert_int_equal(guard_enter(g, &a.any, 0), GUARD_OK);
-	assert_int_equal(guard_enter(g, &a.any, 0), GUARD_OK);
-	assert_int_equal(guard_enter(g, &b.any, 1), GUARD_OK);
-	assert_int_equal(guard_enter(g, &a.any, 0), GUARD_FULL);
-	assert_int_equal(guard_enter(g, &b.any, 1), GUARD_FULL);
+	assert_int_equal(enter(g, &a.any, 0), GUARD_OK);
+	assert_int_equal(enter(g, &a.any, 0), GUARD_OK);
+	assert_int_equal(enter(g, &b.any, 1), GUARD_OK);
+	assert_int_equal(enter(g, &a.any, 0), FULL);
+	assert_int_equal(enter(g, &b.any, 1), FULL);
 	assert_int_equal(guard_connections(g), 3);
 	guard_leave(g, &b.any, 1);
 	/* 0 means not counted: the two others from this address are no obstacle to one that is. */
-	assert_int_equal(guard_enter(g, &a.any, 1), GUARD_OK);
+	assert_int_equal(enter(g, &a.any, 1), GUARD_OK);
 	guard_leave(g, &a.any, 1);
 	guard_leave(g, &a.any, 0);
 	guard_leave(g, &a.any, 0);
@@ -103,7 +110,7 @@ static void none_at_all_may_be_let_in(void **state UNUSED)
 	struct guard *g;
 
 	assert_int_equal(guard_new(0, &g), 0);
-	assert_int_equal(guard_enter(g, &a.any, 0), GUARD_FULL);
+	assert_int_equal(enter(g, &a.any, 0), FULL);
 	guard_free(&g);
 	guard_free(&g);
 }
@@ -118,18 +125,18 @@ static void many_addresses_are_kept_apart(void **state UNUSED)
 	assert_int_equal(guard_new(2 * many, &g), 0);
 	for (uint32_t i = 0; i < many; i++) {
 		a.in4.sin_addr.s_addr = htonl(0x0a000000 + i);
-		assert_int_equal(guard_enter(g, &a.any, 1), GUARD_OK);
+		assert_int_equal(enter(g, &a.any, 1), GUARD_OK);
 	}
 	for (uint32_t i = 0; i < many; i++) {
 		a.in4.sin_addr.s_addr = htonl(0x0a000000 + i);
-		assert_int_equal(guard_enter(g, &a.any, 1), GUARD_ADDRESS_FULL);
+		assert_int_equal(enter(g, &a.any, 1), GUARD_ADDRESS_FULL);
 		if (i % 2)
 			guard_leave(g, &a.any, 1);
 	}
 	assert_int_equal(guard_connections(g), many / 2);
 	for (uint32_t i = 0; i < many; i++) {
 		a.in4.sin_addr.s_addr = htonl(0x0a000000 + i);
-		if (guard_enter(g, &a.any, 1) != (i % 2 ? GUARD_OK : GUARD_ADDRESS_FULL))
+		if (enter(g, &a.any, 1) != (i % 2 ? GUARD_OK : GUARD_ADDRESS_FULL))
 			fail_msg("address %u", (unsigned)i);
 	}
 	guard_free(&g);
@@ -155,7 +162,7 @@ static void *come_and_go(void *ctx)
 		union address *a = i % 3 ? &one : &other;
 		int held = 0;
 
-		while (held < 4 && guard_enter(c->guard, &a->any, CROWD_LIMIT) == GUARD_OK) {
+		while (held < 4 && enter(c->guard, &a->any, CROWD_LIMIT) == GUARD_OK) {
 			held++;
 			if (atomic_fetch_add(&c->inside, 1) >= CROWD_ALL)
 				atomic_store(&c->broken, true);
