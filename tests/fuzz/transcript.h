@@ -30,6 +30,7 @@ struct transcript {
 	uint64_t left; /* of a content with a length */
 	struct message *messages;
 	size_t count;
+	size_t interims;    /* 1xx responses, passed over */
 	bool empty_host_ok; /* as forebay sends it for a client that named none (RFC 9112, 3.2), but takes from nobody */
 	bool bad;           /* bytes that are no message: nothing is read from there on */
 	bool tunnel;        /* no HTTP any more behind the last message's head */
@@ -127,10 +128,12 @@ static inline bool transcript_head(struct transcript *t, bool responses, enum me
 	if (t->bad)
 		return false;
 	t->at += len;
-	if (responses && h.status < 200 && h.status != 101)
-		head_done(&h); /* interim: the answer is still to come */
-	else
+	if (responses && h.status < 200 && h.status != 101) {
+		t->interims++; /* the answer is still to come */
+		head_done(&h);
+	} else {
 		transcript_push(t, &h, &m);
+	}
 	return true;
 }
 
