@@ -5,13 +5,14 @@
     bench.py --check      each row in small and with forebay alone: does the bench itself work?
 
 FOREBAY is the program that is measured. Of the two cores the proxy has one to itself, its clients and the application servers
-share the other. Rounds of the contenders take turns; the first is not counted.
+share the other. Rounds of the contenders take turns, each time in another order; the first is not counted.
 """
 
 import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import platform
 import resource
@@ -51,6 +52,15 @@ def machine():
             "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "load": os.getloadavg()[0]}
 
 
+@contextlib.contextmanager
+def about(row, contender):
+    """What fails within says where."""
+    try:
+        yield
+    except (proxies.Failed, AssertionError) as e:
+        raise proxies.Failed(f"{row.name}, {contender.name}: {e}") from None
+
+
 class Bench:
     def __init__(self, options, folder, out):
         self.options, self.folder, self.out = options, folder, out
@@ -74,8 +84,12 @@ class Bench:
         contenders = self.contenders(row)
         done = {c.name: [] for c in contenders}
         with contextlib.ExitStack() as stack:
-            stages = {} if row.anew else {c: stack.enter_context(self.stage(c)) for c in contenders}
-            for number in range(-1, self.rounds(row)):
+            stages = {}
+            for contender in [] if row.anew else contenders:
+                with about(row, contender):
+                    stages[contender] = stack.enter_context(self.stage(contender))
+            first = 0 if row.anew or self.options.check else -1  # a proxy that has just begun has no warm round
+            for number in range(first, self.rounds(row)):
                 turn = number % len(contenders)
                 for contender in contenders[turn:] + contenders[:turn]:
                     figures = self.round(row, contender, stages.get(contender))
@@ -87,13 +101,11 @@ class Bench:
         return 1 if self.options.check else self.options.rounds or row.rounds
 
     def round(self, row, contender, stage):
-        try:
+        with about(row, contender):
             if stage:
                 return row.measure(stage, self.options.check)
             with self.stage(contender) as stage:
                 return row.measure(stage, self.options.check)
-        except (proxies.Failed, AssertionError) as e:
-            raise proxies.Failed(f"{row.name}, {contender.name}: {e}") from None
 
     def all(self, rows):
         versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if p not in self.missing}
@@ -103,13 +115,30 @@ class Bench:
             self.say(f"{proxy} is not installed: left out\n")
         if result["machine"]["load"] > 0.5 and not self.options.check:
             self.say(f"the machine is not quiet (load {result['machine']['load']:.1f}): figures will be rough\n")
+        if not self.options.check:
+            self.say("Medians of the rounds, in brackets the least and the most; ÷: forebay's median over the other's.\n")
         for row in rows:
             start = time.monotonic()
             rounds = self.run(row)
             seconds = time.monotonic() - start
-            result["rows"][row.name] = {"title": row.title, "units": row.units, "seconds": round(seconds, 1), "rounds": rounds}
-            self.say(report.table(row, rounds) + f"\n  ({seconds:.0f} s)\n")
+            result["rows"][row.name] = {"title": row.title, "units": row.units, "seconds": round(seconds, 1),
+                                         "rounds": rounds}
+            if self.options.check:
+                check(row, rounds)
+                self.say(f"{row.name}: works ({seconds:.1f} s)")
+            else:
+                self.say(report.table(row, rounds) + f"\n  ({seconds:.0f} s)\n")
         return result
+
+
+def check(row, rounds):
+    """Every figure of the table was measured, or cannot be had here."""
+    for figures in rounds["forebay"]:
+        for name in row.units:
+            if figures[name] is None:
+                sys.stderr.write(f"bench: {row.name}: {name} cannot be had here (not root, or no strace)\n")
+            elif not math.isfinite(figures[name]):
+                raise proxies.Failed(f"{row.name}: {name} is {figures[name]}")
 
 
 def choose(names):
@@ -136,6 +165,8 @@ def arguments():
 
 
 def on_signal(number, _frame):
+    for other in proxies.SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)  # by way of all that has to be ended
 
 
@@ -150,7 +181,7 @@ def main():
     why = unfit(forebay)
     if why and not options.force and not options.check:
         sys.exit(f"bench: {forebay} {why}: its figures would mislead (--force to have them)")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in proxies.SIGNALS:
         signal.signal(number, on_signal)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -162,6 +193,7 @@ def main():
     except proxies.Failed as e:
         sys.exit(f"bench: {e}")
     finally:
+        proxies.end_all()
         shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         with open(options.json, "w") as f:

@@ -16,6 +16,7 @@
 
 #include <arpa/inet.h>
 
+#define PER_SOURCE 4000u
 #define DEADLINE_S 600 /* far beyond any row: nothing stays behind */
 
 const char load_bytes[READ_BYTES] = { 'x' };
@@ -72,6 +73,19 @@ size_t load_write_head(const struct load *l, const char *path, uint64_t body, ch
 	return (size_t)n;
 }
 
+/* From one address the system finds free ports quickly up to half of its range (some 14,000), then slowly. */
+static void bind_source(int fd)
+{
+	static unsigned connections;
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	int one = 1;
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + connections++ / PER_SOURCE);
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) == -1)
+		load_fail("bind", strerror(errno));
+}
+
 int load_connect(const struct load *l, int rcvbuf)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
@@ -81,6 +95,7 @@ int load_connect(const struct load *l, int rcvbuf)
 	/* Before the handshake, which tells the window's scale. */
 	if (rcvbuf > 0)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof(rcvbuf));
+	bind_source(fd);
 	if (connect(fd, (const struct sockaddr *)&l->address, sizeof(l->address)) == -1)
 		load_fail("connect", strerror(errno));
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -175,7 +190,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(const struct load *l);
-	} kinds[] = { { "rush", rush_run } };
+	} kinds[] = { { "rush", rush_run }, { "drip", drip_run }, { "crawl", crawl_run } };
 	struct load l = { .host = "fresh", .path = "/bytes/2", .answer = 2, .in_flight = 8 };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -189,7 +204,7 @@ int main(int argc, char **argv)
 		kinds[i].run(&l);
 		return EXIT_SUCCESS;
 	}
-	fputs("usage: load rush --address HOST:PORT [--host NAME] [--path PATH --answer BYTES] [--body BYTES]\n"
+	fputs("usage: load rush|drip|crawl --address HOST:PORT [--host NAME] [--path PATH --answer BYTES] [--body BYTES]\n"
 	      "    [--in-flight N] [--browser]\n",
 	    stderr);
 	return 2;

@@ -56,4 +56,13 @@ size_t load_parse_head(const char *head, uint64_t *ret_body);
  */
 void rush_run(const struct load *l);
 
+/*
+ * Clients that take their time, until the end of the input. drip: heads that do not end. crawl: every second one uploads 64 kB
+ * at 2 kB/s, the others download 256 kB at 3 kB/s, again and again.
+ *     open N        connects until N are open
+ *     status        how they fare
+ */
+void drip_run(const struct load *l);
+void crawl_run(const struct load *l);
+
 #endif

@@ -91,9 +91,6 @@ class Stamps:
                 out.append((end - begin, ms))
         return out
 
-    def close(self):
-        self.map.close()
-
 
 def percentile(values, share):
     values = sorted(values)

@@ -65,10 +65,20 @@ def version(proxy):
     return found.group() if found else "unknown"
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that end the bench
+LIVE = set()  # children that are to be ended
+
+
 def at(core, sig):
     """In the child: on this core, and not without us."""
     LIBC.prctl(PR_SET_PDEATHSIG, sig)
     os.sched_setaffinity(0, {core})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def end_all():
+    for child in list(LIVE):
+        child.close()
 
 
 class Child:
@@ -76,9 +86,17 @@ class Child:
 
     def __init__(self, argv, core, errors, stdin=subprocess.DEVNULL, stdout=None, end=signal.SIGKILL):
         self.name, self.errors, self.end = os.path.basename(argv[0]), errors, end
-        with open(errors, "ab") as log:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # nothing is started that LIVE does not know
+        try:
+            self._start(argv, core, stdin, stdout)
+            LIVE.add(self)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _start(self, argv, core, stdin, stdout):
+        with open(self.errors, "ab") as log:
             self.popen = subprocess.Popen(argv, stdin=stdin, stdout=stdout or log, stderr=log, start_new_session=True,
-                                          preexec_fn=lambda: at(core, end))
+                                          preexec_fn=lambda: at(core, self.end))
         self.pid = self.popen.pid
 
     def said(self):
@@ -98,6 +116,7 @@ class Child:
                 for pid in measure.family(self.pid):
                     os.kill(pid, signal.SIGKILL)
         self.popen.wait()
+        LIVE.discard(self)
         for stream in (self.popen.stdin, self.popen.stdout):
             with contextlib.suppress(BrokenPipeError):
                 if stream:
@@ -121,12 +140,8 @@ class Backend(Child):
                 raise Failed(f"backend: {self.said()}")
             self.stamps = measure.Stamps(stamps)
         except BaseException:
-            super().close()
+            self.close()
             raise
-
-    def close(self):
-        self.stamps.close()
-        super().close()
 
 
 class Load(Child):

@@ -1,9 +1,19 @@
 """What is measured. A row's measure(stage, sizes) is one round with one contender: it returns figures by name, None for what
 cannot be had here."""
 
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from dataclasses import dataclass, field
 
-from proxies import FOREBAY, HAPROXY, NGINX, NGINX_DEFAULT
+import measure
+from proxies import FOREBAY, HAPROXY, LOAD_CORE, NGINX, NGINX_DEFAULT, Failed, at
+from procs import wait_for
 
 KB, MB, GB = 1000, 1000 * 1000, 1000 * 1000 * 1000
 
@@ -64,6 +74,211 @@ class Bulk(Exchange):
         return cpu_ns / 1e6 / (requests * bytes / GB)
 
 
+@dataclass
+class Idle(Row):
+    """Memory for connections that have had one answer and wait for their next request."""
+
+    units: dict = field(default_factory=lambda: {"memory": "bytes/connection", "base": "MB"})
+    anew: bool = True
+    connections: int = 16000
+
+    def measure(self, stage, check):
+        connections = 100 if check else within_limits(self.connections)
+        with stage.load("rush", "fresh", path="/bytes/1000", answer=1000) as load:
+            load.ask("open 8")
+            load.ask("go 100")  # what the first requests make is the base's
+            stage.settle()
+            base = stage.pss()
+            load.ask(f"open {connections + 8}")
+            stage.settle()
+            return {"memory": per(stage.pss(), base, connections), "base": base and base / MB}
+
+
+@dataclass
+class Drip(Row):
+    """Memory for requests whose heads do not come to an end."""
+
+    units: dict = field(default_factory=lambda: {"memory": "bytes/head"})
+    anew: bool = True
+    connections: int = 2000
+
+    def measure(self, stage, check):
+        connections = 50 if check else within_limits(self.connections)
+        with stage.load("rush", "fresh", path="/bytes/1000", answer=1000) as load:
+            load.ask("open 8")
+            load.ask("go 100")
+        with stage.load("drip", "fresh", browser=True) as load:
+            stage.settle()
+            base = stage.pss()
+            load.ask(f"open {connections}")
+            stage.settle()
+            full = stage.pss()
+            if load.ask("status")["lost"] > 0:
+                raise Failed("dripping connections were answered or closed before they were counted")
+            return {"memory": per(full, base, connections)}
+
+
+@dataclass
+class Conns(Row):
+    """CPU time for a request when many connections are open: with the same few in use (the rest idle), and with all in turn."""
+
+    levels: tuple = (10, 100, 1000, 10000)
+    in_flight: int = 8
+    requests: int = 10000
+    anew: bool = True
+
+    def __post_init__(self):
+        self.units = {}
+        for n in self.levels:
+            self.units[f"{n:,} open"] = self.units[f"{n:,} in turn"] = "µs/request"
+        self.units["10,000 in turn ÷ 100"] = "times"
+
+    def measure(self, stage, check):
+        out = {}
+        with stage.load("rush", "kept", path="/bytes/1000", answer=1000, in_flight=self.in_flight) as load:
+            for level in self.levels:
+                load.ask(f"open {min(level, 50) if check else within_limits(level)}")
+                stage.settle()
+                out[f"{level:,} open"] = self.cost(stage, load, "go", check)
+                out[f"{level:,} in turn"] = self.cost(stage, load, "rotate", check)
+        out["10,000 in turn ÷ 100"] = out["10,000 in turn"] / out["100 in turn"]
+        return out
+
+    def cost(self, stage, load, command, check):
+        before = stage.cpu_ns()
+        done = load.ask(f"{command} {50 if check else self.requests}")["requests"]
+        return (stage.cpu_ns() - before) / 1e3 / done
+
+
+@dataclass
+class Slow(Row):
+    """Eight fast clients of an application that takes 5 ms, beside many slow ones: half upload 64 kB at 2 kB/s, half download
+    256 kB at 3 kB/s."""
+
+    levels: tuple = (0, 1000, 5000, 10000)
+    application_ms: int = 5
+    anew: bool = True
+    rounds: int = 3
+    window_ms: int = 2000
+
+    def __post_init__(self):
+        self.units = {}
+        for n in self.levels:
+            here = f"{n:,} slow"
+            self.units.update({f"{here}: fast rate": "requests/s", f"{here}: p50": "ms", f"{here}: p99": "ms",
+                               f"{here}: hold p50": "ms", f"{here}: hold p99": "ms"})
+            if n:
+                self.units.update({f"{here}: hold beside the application": "ms, mean", f"{here}: memory": "kB/client",
+                                   f"{here}: files": "kB/client", f"{here}: lost": "clients"})
+
+    def measure(self, stage, check):
+        out = {}
+        path = f"/bytes/1000?ms={self.application_ms}"
+        with stage.load("rush", "fresh", path=path, answer=1000) as fast, stage.load("crawl", "fresh") as slow:
+            fast.ask("open 8")
+            stage.settle()
+            base = stage.pss()
+            for level in self.levels:
+                clients = min(level, 20) if check else within_limits(level)
+                out.update(self.level(stage, fast, slow, f"{level:,} slow", clients, base, 200 if check else self.window_ms))
+        return out
+
+    def level(self, stage, fast, slow, here, clients, base, window_ms):
+        stamps = stage.backends["fresh"].stamps
+        if clients:
+            slow.ask(f"open {clients}")
+            fast.ask(f"for {window_ms}")  # until all is as it will stay
+        before = stamps.count()
+        result = fast.ask(f"for {window_ms}")
+        held = stamps.since(before)
+        own = [ns / 1e6 for ns, ms in held if ms == self.application_ms]
+        out = {f"{here}: fast rate": result["requests"] / result["seconds"], f"{here}: p50": result.get("p50_us", 0) / 1e3,
+               f"{here}: p99": result.get("p99_us", 0) / 1e3, f"{here}: hold p50": measure.percentile(own, 0.5),
+               f"{here}: hold p99": measure.percentile(own, 0.99)}
+        if clients:
+            state = slow.ask("status")
+            beside = [ns / 1e6 - ms for ns, ms in held]
+            files = stage.file_bytes()
+            out.update({f"{here}: hold beside the application": sum(beside) / len(beside) if beside else None,
+                        f"{here}: memory": per(stage.pss(), base, clients * 1000),
+                        f"{here}: files": files and files / clients / 1000,
+                        f"{here}: lost": state["lost"] + state["refused"],
+                        f"{here}: load late, ms": state["late_ms"]})  # no line of the table: how well the clients kept pace
+        return out
+
+
+@dataclass
+class Calls(Row):
+    """System calls for a request, counted by strace, which makes everything slow: only the numbers count."""
+
+    units: dict = field(default_factory=lambda: {"kept": "calls/request", "fresh": "calls/request"})
+    requests: int = 500
+    rounds: int = 3
+
+    def measure(self, stage, check):
+        return {host: self.count(stage, host, 50 if check else self.requests) for host in ("kept", "fresh")}
+
+    def count(self, stage, host, requests):
+        if not shutil.which("strace"):
+            return None
+        with stage.load("rush", host, path="/bytes/1000", answer=1000) as load:
+            load.ask("open 8")
+            with tempfile.NamedTemporaryFile(dir=stage.folder) as f:
+                with Strace(stage.pids, f.name) as strace:
+                    if not strace.attached:
+                        return None
+                    done = load.ask(f"go {requests}")["requests"]
+                return total_calls(f.read().decode()) / done
+
+
+class Strace:
+    """strace on processes that run already, from when all their threads are traced."""
+
+    def __init__(self, pids, path):
+        self.pids = pids
+        words = ["strace", "-c", "-f", "-q", "-o", path]
+        for pid in pids:
+            words += ["-p", str(pid)]
+        self.popen = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                                      preexec_fn=lambda: at(LOAD_CORE, signal.SIGINT))
+
+    def __enter__(self):
+        try:
+            wait_for(lambda: self.popen.poll() is not None or all(map(traced, self.pids)), "strace to begin")
+        except BaseException:
+            self.__exit__()
+            raise
+        self.attached = self.popen.poll() is None  # where tracing is not allowed it ends
+        return self
+
+    def __exit__(self, *_):
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGINT)
+        self.popen.communicate()
+
+
+def traced(pid):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status") as f:
+            if re.search(r"^TracerPid:\s+0$", f.read(), re.MULTILINE):
+                return False
+    return True
+
+
+def total_calls(text):
+    """From strace's table, whose last line has the sum: share, seconds, µs a call, calls, errors if any, "total"."""
+    return int(text.rstrip().rpartition("\n")[2].split()[3])
+
+
+def within_limits(connections):
+    """As many as the load's and the proxy's descriptors allow."""
+    return min(connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2000)
+
+
+def per(full, base, count):
+    return None if full is None or base is None else (full - base) / count
+
+
 STREAMS = {"haproxy": "passes bodies through as they come: a slow client's upload holds a worker"}
 UPLOADS = (FOREBAY, NGINX, NGINX_DEFAULT, HAPROXY)
 
@@ -77,4 +292,10 @@ ROWS = [
     Bulk("resp-100k", "response of 100 kB", requests=5000, answer=100 * KB),
     Bulk("resp-10m", "response of 10 MB", requests=50, answer=10 * MB),
     Bulk("resp-1g", "response of 1 GB", requests=1, connections=1, answer=1 * GB),
+    Idle("idle", "16,000 idle connections"),
+    Drip("drip", "2,000 connections with 400 bytes of a head that does not end"),
+    Slow("slow", "8 fast clients of a 5 ms application with 8 workers, beside slow ones", {},
+         notes={"haproxy": "whoever uploads or downloads more than its buffer of 16 kB holds a worker for as long as he takes"}),
+    Conns("conns", "GET 1 kB, kept, with many connections open", {}),
+    Calls("syscalls", "system calls, GET 1 kB"),
 ]
