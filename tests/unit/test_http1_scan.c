@@ -6,11 +6,22 @@
 #include <stdlib.h>
 
 #include "core/http1.h"
+#include "tests/unit/scan_avx2.h"
 
 static const struct http1_limits roomy = { .head_max_bytes = 1000, .line_max_bytes = 1000, .fields_max = 100 };
 
 typedef enum http1_result scan_function(
     struct http1_scan *s, struct slice bytes, const struct http1_limits *limits, size_t *ret_len);
+
+/* The AVX2 way, where the processor has it; else the other one once more. */
+static scan_function *scan_widest(void)
+{
+#ifdef HAVE_SCAN_AVX2
+	if (scan_avx2_runs())
+		return http1_scan_avx2;
+#endif
+	return http1_scan;
+}
 
 struct answer {
 	enum http1_result result;
@@ -63,7 +74,7 @@ static bool same(struct answer a, struct answer b)
 	return a.result == b.result && (a.result != HTTP1_OK || a.len == b.len);
 }
 
-/* Both scanners, whole, byte by byte and, if `all_splits`, in every two pieces. Returns what they agree on. */
+/* Every scanner, whole, byte by byte and, if `all_splits`, in every two pieces. Returns what they agree on. */
 static struct answer scan_every_way(
     const char *what, size_t row, struct slice bytes, const struct http1_limits *limits, bool all_splits)
 {
@@ -71,11 +82,14 @@ static struct answer scan_every_way(
 
 	if (!same(scan_whole(http1_scan_plain, bytes, limits), whole))
 		fail_msg("%s %zu: the plain scanner differs", what, row);
+	if (!same(scan_whole(scan_widest(), bytes, limits), whole))
+		fail_msg("%s %zu: the AVX2 scanner differs", what, row);
 	if (!same(scan_bytewise(http1_scan, bytes, limits), whole))
 		fail_msg("%s %zu: byte by byte differs", what, row);
 	for (size_t split = 0; all_splits && split <= bytes.len; split++)
 		if (!same(scan_split(http1_scan, bytes, split, limits), whole) ||
-		    !same(scan_split(http1_scan_plain, bytes, split, limits), whole))
+		    !same(scan_split(http1_scan_plain, bytes, split, limits), whole) ||
+		    !same(scan_split(scan_widest(), bytes, split, limits), whole))
 			fail_msg("%s %zu: split at %zu differs", what, row, split);
 	return whole;
 }
@@ -151,6 +165,45 @@ static void each_byte_is_judged_in_each_place(void **state UNUSED)
 			if (a.result != expected || !same(a, plain))
 				fail_msg("byte %u at %zu: %s", c, at, http1_reason(a.result));
 		}
+}
+
+#define PLACES 65
+
+/* In a block that begins `skew` bytes before the text and ends with it. */
+static struct answer scan_skewed(scan_function *scan, struct slice text, size_t skew)
+{
+	char *block = malloc(skew + text.len);
+	struct answer a;
+
+	memcpy(block + skew, text.ptr, text.len);
+	a = scan_whole(scan, slice_of(block + skew, text.len), &roomy);
+	free(block);
+	return a;
+}
+
+static void scanners_agree_on_line(size_t at, unsigned c, size_t skew)
+{
+	struct answer fast, plain, widest;
+	char text[PLACES + 4];
+
+	memset(text, 'a', PLACES);
+	memcpy(text + PLACES, "\r\n\r\n", 4);
+	text[at] = (char)c;
+	fast = scan_skewed(http1_scan, slice_of(text, sizeof(text)), skew);
+	plain = scan_skewed(http1_scan_plain, slice_of(text, sizeof(text)), skew);
+	widest = scan_skewed(scan_widest(), slice_of(text, sizeof(text)), skew);
+	if (!same(fast, plain) || !same(widest, plain))
+		fail_msg("byte %u at %zu, %zu bytes into its block: %d, %d, plain %d", c, at, skew, (int)fast.result,
+		    (int)widest.result, (int)plain.result);
+}
+
+/* Wherever in a vector, wherever the vector lies, and however much of a line is left for the plain loop. */
+static void every_scanner_agrees_on_each_byte_in_each_place(void **state UNUSED)
+{
+	for (size_t skew = 0; skew < 32; skew++)
+		for (size_t at = 0; at < PLACES; at++)
+			for (unsigned c = 0; c < 256; c++)
+				scanners_agree_on_line(at, c, skew);
 }
 
 static const struct {
@@ -242,7 +295,7 @@ static size_t mutate(char *text, size_t len, size_t size, uint32_t *seed)
 	}
 }
 
-static void both_scanners_agree_on_mutations(void **state UNUSED)
+static void all_scanners_agree_on_mutations(void **state UNUSED)
 {
 	static const struct slice seeds[] = {
 		SLICE_INIT("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET"),
@@ -275,9 +328,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_head_ends_where_it_should),
 		cmocka_unit_test(each_byte_is_judged_in_each_place),
+		cmocka_unit_test(every_scanner_agrees_on_each_byte_in_each_place),
 		cmocka_unit_test(each_limit_is_kept_to_the_byte),
 		cmocka_unit_test(no_limit_is_too_large),
-		cmocka_unit_test(both_scanners_agree_on_mutations),
+		cmocka_unit_test(all_scanners_agree_on_mutations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
