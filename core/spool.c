@@ -81,6 +81,46 @@ static int open_nameless(int dir_fd)
 
 /* The threads */
 
+static int punch(int fd, off_t offset, size_t len)
+{
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, (off_t)len) == -1 ? -errno : 0;
+}
+
+/* Gives the disk and the pages behind one free extent back; false: there was none. One where that fails is never used again. */
+static bool reclaim_one(struct spool *s)
+{
+	struct extent e;
+	bool found;
+
+	pthread_mutex_lock(&s->map_lock);
+	found = extents_leave(&s->extents, &e);
+	pthread_mutex_unlock(&s->map_lock);
+	if (!found)
+		return false;
+	if (punch(e.fd, e.offset, SPOOL_EXTENT_BYTES) != 0)
+		return true;
+	pthread_mutex_lock(&s->map_lock);
+	extents_left(&s->extents, &e);
+	pthread_mutex_unlock(&s->map_lock);
+	return true;
+}
+
+/*
+ * The disk is full before the limit is reached: then what it has behind free extents is needed elsewhere. False: there is nothing behind any.
+ */
+static bool reclaim_all(struct spool *s)
+{
+	bool any;
+
+	pthread_mutex_lock(&s->map_lock);
+	any = s->extents.recycled > 0;
+	extents_reclaim(&s->extents, s->extents.recycled);
+	pthread_mutex_unlock(&s->map_lock);
+	while (reclaim_one(s))
+		any = true;
+	return any;
+}
+
 /* Moves an iovec n bytes on. */
 static void iov_skip(struct iovec **iov, int *count, size_t n)
 {
@@ -95,12 +135,12 @@ static void iov_skip(struct iovec **iov, int *count, size_t n)
 	}
 }
 
-static int write_all(int fd, off_t offset, struct iovec *iov, int count)
+static int write_all(struct spool *s, int fd, off_t offset, struct iovec *iov, int count)
 {
 	while (count > 0) {
 		ssize_t n = pwritev(fd, iov, count, offset);
 
-		if (n == -1 && errno == EINTR)
+		if (n == -1 && (errno == EINTR || (errno == ENOSPC && reclaim_all(s))))
 			continue;
 		if (n <= 0)
 			return n == 0 ? -EIO : -errno;
@@ -138,7 +178,7 @@ static int read_in(const struct spool_job *job, char *buffer)
 	return err;
 }
 
-static int copy(const struct spool_job *job, char *buffer)
+static int copy(struct spool *s, const struct spool_job *job, char *buffer)
 {
 	int err = 0;
 
@@ -149,20 +189,20 @@ static int copy(const struct spool_job *job, char *buffer)
 		iov = (struct iovec){ buffer, n };
 		err = read_all(job->from_fd, job->from_offset + (off_t)done, buffer, n);
 		if (!err)
-			err = write_all(job->fd, job->offset + (off_t)done, &iov, 1);
+			err = write_all(s, job->fd, job->offset + (off_t)done, &iov, 1);
 	}
 	return err;
 }
 
-static int perform(const struct spool_job *job, char *buffer)
+static int perform(struct spool *s, const struct spool_job *job, char *buffer)
 {
 	switch (job->what) {
 	case SPOOL_READ:
 		return read_in(job, buffer);
 	case SPOOL_WRITE:
-		return write_all(job->fd, job->offset, job->iov, job->iov_count);
+		return write_all(s, job->fd, job->offset, job->iov, job->iov_count);
 	case SPOOL_COPY:
-		return copy(job, buffer);
+		return copy(s, job, buffer);
 	}
 	return -EINVAL;
 }
@@ -176,7 +216,7 @@ static void deliver_job(struct mail *m)
 
 static void do_job(struct spool *s, struct spool_job *job, char *buffer)
 {
-	job->result = perform(job, buffer);
+	job->result = perform(s, job, buffer);
 	pthread_mutex_lock(&s->queue_lock);
 	s->jobs--;
 	if (job->result < 0)
@@ -194,30 +234,6 @@ static void finish_closing(struct spool *s, const struct closing *c)
 		s->file_bytes -= c->charged_bytes;
 		pthread_mutex_unlock(&s->map_lock);
 	}
-}
-
-static int punch(int fd, off_t offset, size_t len)
-{
-	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, (off_t)len) == -1 ? -errno : 0;
-}
-
-/* Gives the disk and the pages behind one free extent back; false: there was none. One where that fails is never used again. */
-static bool reclaim_one(struct spool *s)
-{
-	struct extent e;
-	bool found;
-
-	pthread_mutex_lock(&s->map_lock);
-	found = extents_leave(&s->extents, &e);
-	pthread_mutex_unlock(&s->map_lock);
-	if (!found)
-		return false;
-	if (punch(e.fd, e.offset, SPOOL_EXTENT_BYTES) != 0)
-		return true;
-	pthread_mutex_lock(&s->map_lock);
-	extents_left(&s->extents, &e);
-	pthread_mutex_unlock(&s->map_lock);
-	return true;
 }
 
 /* What a spool thread does next. */

@@ -528,6 +528,11 @@ bool client_read(struct http1_client *c)
 		if (!(c->reading == READING_LENGTH && c->partial_len == 0 ? read_length(c) : read_mixed(c)))
 			return false;
 	}
+	/* What it sent may lie unread for a disk's time; that it has left shall not. */
+	if ((c->reading == READING_LENGTH || c->reading == READING_CHUNKED) && c->readable && client_is_broken(c)) {
+		client_close(c, "client left inside the body");
+		return false;
+	}
 	/* Nobody waits for its next request while it has none: seen here, it is a departure. */
 	if (c->reading == READING_HELD && c->turn && client_has_left(c) && (!c->turn->responding || client_is_awaited(c))) {
 		client_close(c, "client left");

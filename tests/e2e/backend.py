@@ -43,7 +43,7 @@ class Connection(Wire):
     def fill(self):
         before = len(self.buf)
         more = super().fill()
-        if more:
+        if more and self.backend.keeps:
             with self.backend.lock:
                 self.backend.received += self.buf[before:]
         return more
@@ -130,8 +130,9 @@ class Backend:
     """Listens on a Unix socket (a path) or on TCP (host, port 0). Each connection gets the next handler that was queued with
     next(), or else the default one."""
 
-    def __init__(self, address, default=polite, backlog=1024):
+    def __init__(self, address, default=polite, backlog=1024, keeps=True):
         self.default = default
+        self.keeps = keeps  # every byte that comes; for what is too much to be kept: False
         self.lock = threading.Lock()
         self.planned = collections.deque()
         self.seen = []  # whole requests

@@ -27,6 +27,13 @@ THREADS = int(os.environ.get("FOREBAY_TEST_THREADS", "2"))  # of each front whos
 SANITIZER_MARKS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer", "runtime error:",
                    "event=not_given_back", "Assertion `")  # and what debug builds find themselves
 
+def is_sanitized():
+    """Such a build takes memory for its own ends."""
+    with open(FOREBAY, "rb") as f:
+        program = f.read()
+    return any(mark in program for mark in (b"__asan_init", b"__tsan_init", b"__msan_init"))
+
+
 LIVE = set()  # pids of what was started and not yet reaped
 _addresses = 0
 

@@ -78,6 +78,15 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def memory_kb(pid, what):
+    """VmRSS, VmHWM and the like."""
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith(what + ":"):
+                return int(line.split()[1])
+    raise AssertionError(f"no {what} line")
+
+
 def kill(pid, sig):
     """True if there was somebody to hear it."""
     try:

@@ -14,6 +14,13 @@ def pattern(size, seed=0):
     return b"".join(pages)[:size]
 
 
+def pattern_part(begin, end, seed=0):
+    """pattern()[begin:end] without making the rest."""
+    first = begin // PAGE
+    pages = [struct.pack(">II", seed & 0xFFFFFFFF, page) * (PAGE // 8) for page in range(first, (end + PAGE - 1) // PAGE)]
+    return b"".join(pages)[begin - first * PAGE:end - first * PAGE]
+
+
 def pattern_sha256(size, seed=0):
     return hashlib.sha256(pattern(size, seed)).hexdigest()
 
