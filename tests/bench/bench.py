@@ -2,7 +2,8 @@
 """forebay beside nginx and HAProxy: CPU time, memory, and how long workers are held.
 
     bench.py [--rows NAME,NAME | --rows list] [--rounds N] [--json FILE]
-    bench.py --check      each row in small and with forebay alone: does the bench itself work?
+    bench.py --check                        each row in small, with forebay alone: does the bench itself work?
+    bench.py --chart FILE.svg --json FILE   draws what was measured before
 
 FOREBAY is the program that is measured. Of the two cores the proxy has one to itself, its clients and the application servers
 share the other. Rounds of the contenders take turns, each time in another order; the first is not counted.
@@ -25,6 +26,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 
+import chart  # noqa: E402
 import proxies  # noqa: E402
 import report  # noqa: E402
 from rows import ROWS  # noqa: E402
@@ -121,8 +123,8 @@ class Bench:
             start = time.monotonic()
             rounds = self.run(row)
             seconds = time.monotonic() - start
-            result["rows"][row.name] = {"title": row.title, "units": row.units, "seconds": round(seconds, 1),
-                                         "rounds": rounds}
+            result["rows"][row.name] = {"title": row.title, "units": row.units, "charted": row.charted(),
+                                         "seconds": round(seconds, 1), "rounds": rounds}
             if self.options.check:
                 check(row, rounds)
                 self.say(f"{row.name}: works ({seconds:.1f} s)")
@@ -158,9 +160,12 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=0, help="that count, of each row; by default the row's own number")
     parser.add_argument("--json", help="the file that all rounds are written to")
     parser.add_argument("--check", action="store_true", help="try the bench itself, in small")
+    parser.add_argument("--chart", help="the SVG file to be drawn, by gnuplot")
     parser.add_argument("--force", action="store_true", help="measure a program that is not built for speed")
     options = parser.parse_args()
     options.programs = os.path.abspath(options.programs)
+    if options.chart and not options.json:
+        parser.error("--chart draws what --json tells")
     return options
 
 
@@ -175,6 +180,10 @@ def main():
     if options.rows == "list":
         for row in ROWS:
             print(f"{row.name:12} {row.title}")
+        return
+    if options.chart:
+        with open(options.json) as f:
+            chart.draw(json.load(f), options.chart)
         return
     rows = choose([name for name in options.rows.split(",") if name])
     forebay = proxies.find("forebay")

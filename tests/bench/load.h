@@ -1,6 +1,6 @@
 /*
- * load: the clients of the benchmarks, and what their kinds have in common. Commands come on standard input, one a line; each is
- * answered with one line of JSON.
+ * load: the clients of the benchmarks, and what their kinds have in common. Commands come on standard input, one a line;
+ * each is answered with one line of JSON.
  */
 #ifndef FOREBAY_BENCH_LOAD_H
 #define FOREBAY_BENCH_LOAD_H
@@ -42,8 +42,8 @@ size_t load_write_head(const struct load *l, const char *path, uint64_t body, ch
 int load_connect(const struct load *l, int rcvbuf);
 
 /*
- * A response's head, NUL behind it: its length with the empty line, 0 if it has not come whole. *ret_body is its Content-Length;
- * anything but a 200 with one ends the program.
+ * A response's head, NUL behind it: its length with the empty line, 0 if it has not come whole. *ret_body is its Content-
+ * Length; anything but a 200 with one ends the program.
  */
 size_t load_parse_head(const char *head, uint64_t *ret_body);
 

@@ -18,7 +18,7 @@
 #define DOWNLOAD_RCVBUF 4096
 #define SPREAD          61u  /* has no factor in common with the numbers of steps: neighbours are far apart */
 #define AHEAD_MAX       256u /* answers that are awaited while clients come in: people come one by one */
-#define SETTLED_MAX 16u /* uploads end all the time, so somebody always waits for an answer */
+#define SETTLED_MAX     16u  /* uploads end all the time, so somebody always waits for an answer */
 #define AHEAD_NS        5000000000u
 
 enum state { CRAWL_SENDING, CRAWL_AWAITING, CRAWL_READING, CRAWL_LOST };
@@ -189,8 +189,8 @@ static void turns(struct crawl *k)
 }
 
 /*
- * One more client. It joins a crowd that has been there for a while: its first upload is somewhere on its way, its first download
- * asks for what would be left of one.
+ * One more client. It joins a crowd that has been there for a while: its first upload is somewhere on its way, its first
+ * download asks for what would be left of one.
  */
 static void open_one(struct crawl *k)
 {

@@ -17,7 +17,7 @@ def family(pid):
 
 
 def cpu_ns(pids):
-    """Time on a processor, user's and system's, of all threads. The kernel counts it in nanoseconds here, in ticks elsewhere."""
+    """Time on a processor, user's and system's, of all threads: here the kernel counts it in nanoseconds."""
     total = 0
     for pid in pids:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -27,8 +27,7 @@ def cpu_ns(pids):
 
 
 def pss_bytes(pids):
-    """Memory, shared pages by their share. None where the kernel does not let us look: the front cannot be looked into but by
-    root."""
+    """Memory, shared pages by their share. None where the kernel does not let us look: into the front only root may."""
     total = 0
     try:
         for pid in pids:
@@ -40,7 +39,7 @@ def pss_bytes(pids):
 
 
 def file_bytes(pids, folder):
-    """What the files take that the processes have open and that lie, or lay before they lost their names, in this folder."""
+    """What those files take that the processes have open and that lie in this folder, or did before they lost their names."""
     seen = {}
     try:
         for pid in pids:

@@ -35,13 +35,14 @@ class Failed(Exception):
 class Contender:
     name: str  # in tables
     proxy: str  # "forebay", "nginx", "haproxy"
-    defaults: bool = False  # nginx with its own buffers
+    variant: bool = False  # nginx with its own buffers, HAProxy that splices: at an address of its own
 
 
 FOREBAY = Contender("forebay", "forebay")
 NGINX = Contender("nginx", "nginx")
-NGINX_DEFAULT = Contender("nginx default", "nginx", defaults=True)
+NGINX_DEFAULT = Contender("nginx default", "nginx", variant=True)
 HAPROXY = Contender("haproxy", "haproxy")
+HAPROXY_SPLICE = Contender("haproxy splice", "haproxy", variant=True)
 TEMPLATES = {"forebay": "forebay.ini.in", "nginx": "nginx.conf.in", "haproxy": "haproxy.cfg.in"}
 
 
@@ -200,7 +201,7 @@ class Stage:
         if self.contender.proxy == "nginx":
             os.mkdir(self.temp, 0o755)  # the others make it, or have none
         self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in ("kept", "fresh")}
-        self.addresses = {name: free_address() for name in ("kept", "fresh", "defaults")}
+        self.addresses = {name: free_address() for name in ("kept", "fresh", "variant")}
         self.proxy = self._add(Child(arguments(self.contender.proxy, self._config(), self.folder), PROXY_CORE,
                                      os.path.join(self.folder, "proxy.err"), end=signal.SIGTERM))
         for host in ("kept", "fresh"):
@@ -230,7 +231,7 @@ class Stage:
             return False
 
     def address(self, host):
-        return self.addresses["defaults" if host == "kept" and self.contender.defaults else host]
+        return self.addresses["variant" if host == "kept" and self.contender.variant else host]
 
     def load(self, kind, host, **options):
         """A load on this stage; the caller closes it."""

@@ -36,21 +36,38 @@ def ratio(ours, theirs):
     return ours / theirs if ours is not None and theirs else None
 
 
-def table(row, rounds):
-    """rounds: {contender's name: [{figure: value}]}. A line for each figure: medians, in brackets the least and the most, and
-    the ratios of the medians."""
-    names = list(rounds)
-    others = [name for name in names if name != "forebay"]
-    lines = [[""] + names + [f"÷ {name}" for name in others]]
-    for figure, unit in row.units.items():
-        cells = [cell(figures(rounds[name], figure)) for name in names]
-        ratios = [short(ratio(figures(rounds["forebay"], figure), figures(rounds[name], figure))) for name in others]
-        lines.append([f"{figure}, {unit}"] + cells + ratios)
+def aligned(lines):
+    """The first column to the left, the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  " + line[0].ljust(widths[0]) + "".join("  " + text.rjust(w) for text, w in zip(line[1:], widths[1:]))
+            for line in lines]
+
+
+def by_contender(row, rounds):
+    """One figure: a line for each contender."""
+    (figure, unit), = row.units.items()
+    ours = figures(rounds["forebay"], figure)
+    lines = [["", f"{figure}, {unit}", "forebay ÷"]]
+    for name, done in rounds.items():
+        theirs = figures(done, figure)
+        lines.append([name, cell(theirs), "" if name == "forebay" else short(ratio(ours, theirs))])
+    return lines
+
+
+def by_figure(row, rounds):
+    """Several: a line for each of them, and the ratios behind."""
+    others = [name for name in rounds if name != "forebay"]
+    lines = [[""] + list(rounds) + [f"÷ {name}" for name in others]]
+    for figure, unit in row.units.items():
+        ours = figures(rounds["forebay"], figure)
+        lines.append([f"{figure}, {unit}"] + [cell(figures(done, figure)) for done in rounds.values()]
+                     + [short(ratio(ours, figures(rounds[name], figure))) for name in others])
+    return lines
+
+
+def table(row, rounds):
+    """rounds: {contender's name: [{figure: value}]}. Medians, in brackets the least and the most, and ratios of the medians."""
     out = [f"{row.name}: {row.title}"]
-    for line in lines:
-        out.append("  " + line[0].ljust(widths[0]) + "".join("  " + text.rjust(w) for text, w in zip(line[1:], widths[1:])))
-    for name, note in row.notes.items():
-        if name in rounds:
-            out.append(f"  {name}: {note}")
+    out += aligned(by_contender(row, rounds) if len(row.units) == 1 else by_figure(row, rounds))
+    out += [f"  {name}: {note}" for name, note in row.notes.items() if name in rounds]
     return "\n".join(out)

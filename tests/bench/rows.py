@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 import measure
-from proxies import FOREBAY, HAPROXY, LOAD_CORE, NGINX, NGINX_DEFAULT, Failed, at
+from proxies import FOREBAY, HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, Failed, at
 from procs import wait_for
 
 KB, MB, GB = 1000, 1000 * 1000, 1000 * 1000 * 1000
@@ -27,10 +27,13 @@ class Row:
     notes: dict = field(default_factory=dict)  # contender's name: what to know about its figures
     rounds: int = 5
     anew: bool = False  # each round with a proxy that has served nothing before
-    chart: tuple = ()  # the figures that go into the chart; the first one if none is said
+    chart: dict = field(default_factory=dict)  # the figures of the chart, with their labels; the first one if none is said
 
     def measure(self, stage, check):
         raise NotImplementedError
+
+    def charted(self):
+        return self.chart or {next(iter(self.units)): self.name}
 
 
 @dataclass
@@ -152,8 +155,8 @@ class Conns(Row):
 
 @dataclass
 class Slow(Row):
-    """Eight fast clients of an application that takes 5 ms, beside many slow ones: half upload 64 kB at 2 kB/s, half download
-    256 kB at 3 kB/s."""
+    """Eight fast clients of an application that takes 5 ms, beside many slow ones: half upload 64 kB at 2 kB/s, half
+    download 256 kB at 3 kB/s."""
 
     levels: tuple = (0, 1000, 5000, 10000)
     application_ms: int = 5
@@ -281,21 +284,24 @@ def per(full, base, count):
 
 STREAMS = {"haproxy": "passes bodies through as they come: a slow client's upload holds a worker"}
 UPLOADS = (FOREBAY, NGINX, NGINX_DEFAULT, HAPROXY)
+LARGE_UPLOADS = UPLOADS + (HAPROXY_SPLICE,)
 
 ROWS = [
     Exchange("get-kept", "GET 1 kB, connections to the application kept"),
     Exchange("get-fresh", "GET 1 kB, a connection to the application for each request", host="fresh"),
     Exchange("get-browser", "GET 1 kB with a browser's 20 fields, kept", browser=True),
     Exchange("post-16k", "POST 16 kB", requests=10000, body=16 * KB, answer=100, contenders=UPLOADS, notes=STREAMS),
-    Bulk("post-1m", "POST 1 MB", requests=400, body=1 * MB, answer=100, contenders=UPLOADS, notes=STREAMS),
-    Bulk("post-100m", "POST 100 MB", requests=5, connections=1, body=100 * MB, answer=100, contenders=UPLOADS, notes=STREAMS),
+    Bulk("post-1m", "POST 1 MB", requests=400, body=1 * MB, answer=100, contenders=LARGE_UPLOADS, notes=STREAMS),
+    Bulk("post-100m", "POST 100 MB", requests=5, connections=1, body=100 * MB, answer=100, contenders=LARGE_UPLOADS,
+         notes=STREAMS),
     Bulk("resp-100k", "response of 100 kB", requests=5000, answer=100 * KB),
     Bulk("resp-10m", "response of 10 MB", requests=50, answer=10 * MB),
     Bulk("resp-1g", "response of 1 GB", requests=1, connections=1, answer=1 * GB),
     Idle("idle", "16,000 idle connections"),
     Drip("drip", "2,000 connections with 400 bytes of a head that does not end"),
     Slow("slow", "8 fast clients of a 5 ms application with 8 workers, beside slow ones", {},
-         notes={"haproxy": "whoever uploads or downloads more than its buffer of 16 kB holds a worker for as long as he takes"}),
-    Conns("conns", "GET 1 kB, kept, with many connections open", {}),
-    Calls("syscalls", "system calls, GET 1 kB"),
+         chart={"10,000 slow: memory": "slow: memory", "10,000 slow: hold beside the application": "slow: hold"},
+         notes={"haproxy": "whoever uploads or downloads more than its buffer of 16 kB holds a worker meanwhile"}),
+    Conns("conns", "GET 1 kB, kept, with many connections open", {}, chart={"10,000 in turn": "get, 10,000 open"}),
+    Calls("syscalls", "system calls, GET 1 kB", chart={"kept": "syscalls, kept", "fresh": "syscalls, fresh"}),
 ]

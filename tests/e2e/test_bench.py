@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import xml.etree.ElementTree
 
 import pytest
 
@@ -23,8 +25,8 @@ def bench(work):
     started = []
 
     def start(*args, forebay=FOREBAY):
-        popen = subprocess.Popen([PYTHON, BENCH, "--programs", PROGRAMS, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, text=True, env={**os.environ, "FOREBAY": forebay})
+        popen = subprocess.Popen([PYTHON, BENCH, "--programs", PROGRAMS, *args], stdin=subprocess.DEVNULL, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "FOREBAY": forebay})
         started.append(popen)
         return popen
 
@@ -53,6 +55,20 @@ def test_every_row_runs_and_is_written_down(bench, work):
         assert f"{name}: works" in out
         figures = result["rows"][name]["rounds"]["forebay"][0]
         assert set(result["rows"][name]["units"]) <= set(figures)
+
+
+@pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot here")
+def test_the_chart_has_a_bar_for_each_comparison(bench, work):
+    row = {"title": "", "units": {"CPU": "ms"}, "charted": {"CPU": "one row"},
+           "rounds": {"forebay": [{"CPU": 1.0}, {"CPU": 3.0}, {"CPU": 1.0}], "nginx": [{"CPU": 4.0}],
+                      "haproxy": [{"CPU": None}]}}
+    path = work.write("bench.json", json.dumps({"versions": {"forebay": "1", "nginx": "2"}, "rows": {"one": row}}))
+    popen = bench("--json", path, "--chart", work.path("bench.svg"))
+    _, err = popen.communicate()
+    assert popen.returncode == 0, err
+    texts = list(xml.etree.ElementTree.parse(work.path("bench.svg")).getroot().itertext())
+    assert "one row" in texts and "forebay ÷ nginx" in texts and "0.25" in texts, texts
+    assert not any("haproxy" in text for text in texts), "nothing was measured of it"
 
 
 def test_a_row_that_does_not_exist_is_told(bench):
