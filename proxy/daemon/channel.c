@@ -298,6 +298,7 @@ void channel_text(struct channel_message *m, enum channel_type type, struct slic
 	const char *nul = memchr(text.ptr, '\0', len);
 
 	m->type = type;
+	m->reserved = 0;
 	len = nul ? (size_t)(nul - text.ptr) : len;
 	memcpy(m->u.text, text.ptr, len);
 	m->u.text[len] = '\0';

@@ -39,7 +39,8 @@ enum channel_type {
 enum channel_side { CHANNEL_MASTER, CHANNEL_FRONT };
 
 struct channel_message {
-	uint32_t type; /* enum channel_type */
+	uint32_t type;     /* enum channel_type */
+	uint32_t reserved; /* 0; unnamed, it would carry what lay on the sender's stack */
 	union {
 		struct {
 			uint64_t memory_bytes;

@@ -141,6 +141,19 @@ static void messages_come_as_they_were_sent(void **state)
 	pair_done(&p);
 }
 
+/* Between the type and what it says nothing is sent of what was in memory before. */
+static void a_text_tells_nothing_but_itself(void **state)
+{
+	static const char zeros[offsetof(struct channel_message, u) - sizeof(uint32_t)];
+	struct channel_message m;
+
+	(void)state;
+	memset(&m, 0xff, sizeof(m));
+	channel_text(&m, CHANNEL_REFUSED, SLICE("why"));
+	assert_int_equal(m.type, CHANNEL_REFUSED);
+	assert_memory_equal((const char *)&m + sizeof(uint32_t), zeros, sizeof(zeros));
+}
+
 static void a_text_is_cut_to_what_fits(void **state)
 {
 	static char long_text[CHANNEL_TEXT_MAX + 10];
@@ -286,13 +299,12 @@ static void what_waits_is_closed_with_the_channel(void **state)
 
 static void the_last_words_are_heard_before_the_end(void **state)
 {
-	struct channel_message m;
+	struct channel_message m = { .type = CHANNEL_GO };
 	struct pair p;
 
 	(void)state;
 	pair_init(&p, false);
 	/* Closing with something unread resets the connection: that must not hide what was said. */
-	m.type = CHANNEL_GO;
 	assert_int_equal(channel_send(p.master.channel, &m, NULL), 0);
 	channel_text(&m, CHANNEL_REFUSED, SLICE("no spool"));
 	assert_int_equal(channel_send(p.front.channel, &m, NULL), 0);
@@ -326,6 +338,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(messages_come_as_they_were_sent),
 		cmocka_unit_test(a_text_is_cut_to_what_fits),
+		cmocka_unit_test(a_text_tells_nothing_but_itself),
 		cmocka_unit_test(a_message_that_breaks_its_rule_ends_the_channel),
 		cmocka_unit_test(a_message_too_short_or_too_long_ends_the_channel),
 		cmocka_unit_test(what_the_socket_does_not_take_waits),
