@@ -272,9 +272,11 @@ static int start_threads(struct runtime *rt)
 
 static int make_seats(struct runtime *rt)
 {
-	rt->seats = calloc(rt->plan->threads, sizeof(*rt->seats));
 	rt->done_fd = eventfd(0, EFD_CLOEXEC);
-	if (!rt->seats || rt->done_fd == -1)
+	if (rt->done_fd == -1)
+		return -ENOMEM;
+	rt->seats = calloc(rt->plan->threads, sizeof(*rt->seats));
+	if (!rt->seats)
 		return -ENOMEM;
 	for (unsigned i = 0; i < rt->plan->threads; i++) {
 		struct seat *seat = &rt->seats[i];
@@ -315,17 +317,25 @@ static bool leave_given_up(struct runtime *rt)
 	return some;
 }
 
-static void join_all(struct runtime *rt)
+/* No thread of it runs. */
+static void runtime_free(struct runtime *rt)
 {
-	for (unsigned i = 0; i < rt->plan->threads; i++) {
-		pthread_join(rt->seats[i].thread, NULL);
+	for (unsigned i = 0; rt->seats && i < rt->plan->threads; i++) {
 		pthread_cond_destroy(&rt->seats[i].given);
 		if (rt->seats[i].next != -1)
 			close(rt->seats[i].next);
 	}
 	pthread_mutex_destroy(&rt->lock);
 	free(rt->seats);
-	close(rt->done_fd);
+	if (rt->done_fd != -1)
+		close(rt->done_fd);
+	free(rt);
+}
+
+static void join_all(struct runtime *rt)
+{
+	for (unsigned i = 0; i < rt->plan->threads; i++)
+		pthread_join(rt->seats[i].thread, NULL);
 }
 
 int runtime_run(const struct runtime_plan *plan)
@@ -342,8 +352,11 @@ int runtime_run(const struct runtime_plan *plan)
 	err = make_seats(rt);
 	if (!err)
 		err = plan->app->load(plan->target, &rt->app_ctx);
-	if (!err)
-		err = start_threads(rt);
+	if (err) {
+		runtime_free(rt);
+		return err;
+	}
+	err = start_threads(rt);
 	if (!err)
 		err = wait_for_end(rt);
 	if (!err && leave_given_up(rt))
@@ -353,7 +366,7 @@ int runtime_run(const struct runtime_plan *plan)
 	join_all(rt);
 	if (plan->app->unload)
 		plan->app->unload(rt->app_ctx);
-	free(rt);
+	runtime_free(rt);
 	return 0;
 }
 
