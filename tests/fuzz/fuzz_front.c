@@ -26,7 +26,8 @@
 #define NAMES       3 /* clients at once */
 #define FILLS_MAX   40
 #define FILL_BYTES  (16u << 10)
-#define TIMES_MAX   100 /* moves of the clock, an input */
+#define TIMES_MAX   100  /* moves of the clock, an input */
+#define ENDS_MAX    2000 /* an input of pipelined requests, each tried three times */
 #define PASSES_MAX  20000
 #define MEMORY      (64u << 20)
 #define MEMORY_LOW  (96u << 10)
@@ -709,7 +710,7 @@ static bool pools_rest(void)
 /* Every worker dies, as often as another is asked; time goes by until all that waits has been told. */
 static void end_workers(void)
 {
-	for (int i = 0; i < 12 && !(i > 0 && pools_rest()); i++) {
+	for (int i = 0; i < ENDS_MAX && !(i > 0 && pools_rest()); i++) {
 		for (size_t j = 0; j < fx.worker_count; j++) {
 			(void)worker_reads(&fx.workers[j]);
 			worker_closes(&fx.workers[j]);
