@@ -855,7 +855,7 @@ static void a_full_disk_fails_the_body(void **state)
 	int dir_fd = f->dir_fd;
 	size_t n = 0;
 
-	if (unshare(CLONE_NEWNS) == -1 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1 ||
+	if (unshare(CLONE_NEWNS) == -1 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == -1 ||
 	    mount("tmpfs", f->dir, "tmpfs", 0, "size=512k") == -1)
 		skip();
 	f->dir_fd = open(f->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
