@@ -37,7 +37,6 @@ class Calm:
             wait_for(lambda: procs.descriptor_targets(front).count("socket") == own, f"{own} sockets of the front")
         self.targets = procs.descriptor_targets(front)
         self.pss = procs.pss(front)
-        self.checked = False
 
     def warm(self):
         """What is made at the first use is there from now on."""
@@ -59,6 +58,7 @@ class Calm:
                  lambda: f"descriptors as before: {self.targets}, now {procs.descriptor_targets(front)}")
         wait_for(lambda: self.memory_is_back(front),
                  lambda: f"memory near {self.pss}, now {procs.pss(front)}")
+        return procs.pss(front)
 
     def log_is_clean(self):
         lines = [line for line in self.site.log().split("\n") if re.search(r"(^| )(master|front): error: ", line)]
@@ -66,13 +66,11 @@ class Calm:
         assert not lines, "\n".join(lines)
 
     def check(self):
-        """The site serves, is as before, drains, and leaves nothing."""
-        if self.checked:
-            return
-        self.checked = True
-        self.settled()
+        """The site serves, is as before, drains, and leaves nothing. Returns the memory that its front had at last."""
+        after = self.settled()
         family = procs.descendants(self.site.pid)
         assert self.site.stop() in self.site.expected, self.site.log()[-4000:]
         wait_for(lambda: not [pid for pid in family if procs.runs(pid)], "all processes to end")
         assert os.listdir(self.site.work.spool) == []
         self.log_is_clean()
+        return after

@@ -39,10 +39,16 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_terminal_summary(terminalreporter):
     """What the tests have measured: a line for each."""
-    rows = []
+    rows, storms = [], []
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
             rows += [value for name, value in getattr(report, "user_properties", []) if name == "recovery"]
+    for report in sum(terminalreporter.stats.values(), []):
+        storms += [value for name, value in getattr(report, "user_properties", []) if name == "storm" and report.when == "teardown"]
+    if storms:
+        terminalreporter.section("a front's memory (PSS) before and after a storm, in kB")
+        for name, before, after, band in sorted(row for row in storms if row[2] - row[1] > 1 << 20):
+            terminalreporter.write_line(f"{name:68} {before // 1024:6} {after // 1024:6}   at most {(before + band) // 1024}")
     if not rows:
         return
     terminalreporter.section("recovery times, in ms")
@@ -89,7 +95,7 @@ def shared():
 
 
 @pytest.fixture
-def quiet(work):
+def quiet(work, request, record_property):
     """quiet(site) before a storm; at the test's end the site must be as it was then, and end well."""
     watched = []
 
@@ -99,4 +105,4 @@ def quiet(work):
 
     yield watch
     for one in watched:
-        one.check()
+        record_property("storm", (request.node.name, one.pss, one.check(), one.pss_more))

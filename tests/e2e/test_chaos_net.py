@@ -1,8 +1,6 @@
-"""What the network and the machine do on a bad day: too few descriptors, crowds that come and go, clients that drip, workers that
-misbehave at every stage, ports that are taken, a clock that jumps."""
+"""What the network does on a bad day: too few descriptors, crowds that come and go, clients that drip."""
 
 import collections
-import os
 import random
 import select
 import socket
@@ -12,11 +10,10 @@ import time
 import pytest
 
 import procs
-from backend import OK, polite
-from client import Client, Cut, Malformed, ask, message, parse_head
-from daemon import FRONT_USER, ROOT, SITE, THREADS, free_address, scaled
+from backend import OK
+from client import Client, Cut, message, parse_head
+from daemon import ROOT, scaled
 from procs import wait_for
-from tools import pattern
 
 NOFILE = 200
 RISING = ["setpriv", "--bounding-set=-sys_resource"] if ROOT else []  # root could raise any limit
@@ -217,6 +214,7 @@ DRIP = {
     "body": (message("POST", "/upload", [("Content-Length", "1000000")]), b"x"),
     "reader": (message("GET", "/big?bytes=4000000"), b""),
 }
+STORM_PSS_MORE = 40 << 20  # 500 answers were held at once; see calm.py for what of that may stay
 REASONS = {"head": (408, "head_timeout"), "body": (408, "min_rate"), "reader": (200, "min_rate")}
 
 
@@ -226,7 +224,7 @@ def test_1500_that_drip_are_each_closed_at_their_limit(work, quiet):
     site = work.forebay({"app": "demo", "processes": 2, "threads": 2, "queue_timeout": "10m"}, log_in_memory=True,
                         listen={"head_timeout": "4s", "min_rate": "10K", "min_rate_grace": "3s"})
     wait_for(lambda: len(site.workers()) == 2, "two workers")
-    quiet(site, slots=4)
+    quiet(site, slots=4, pss_more=STORM_PSS_MORE)
     drippers = [Dripper(site, kind, *DRIP[kind]) for kind in ("reader", "body", "head") for _ in range(count)]
     fast, stop, errors = [0], threading.Event(), []
 
