@@ -168,10 +168,11 @@ ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)
 
 void link_take_out(struct link *l)
 {
-	char *to = l->loop->scratch;
+	/* Not the loop's scratch: there the pipelined requests lie behind the one that is being sent just now. */
+	char away[4096];
 
 	while (l->peeked > 0) {
-		ssize_t got = recv(l->fd, to, MIN((size_t)l->peeked, (size_t)LOOP_SCRATCH_BYTES), MSG_DONTWAIT);
+		ssize_t got = recv(l->fd, away, MIN((size_t)l->peeked, sizeof(away)), MSG_DONTWAIT);
 
 		if (got == -1 && errno == EINTR)
 			continue;

@@ -6,6 +6,7 @@ import os
 import threading
 
 import procs
+from backend import polite
 from client import Cut, message
 from daemon import POOL_USER, ROOT, is_sanitized, scaled
 from procs import memory_kb, wait_for
@@ -21,7 +22,7 @@ BAND_KB = 2048
 
 def pipelined(site, seed):
     with site.connect() as c:
-        c.send(message("GET", "/echo?a=1") * PIPELINED)
+        c.send((message("GET", "/echo?a=1") + message("GET", "/other")) * (PIPELINED // 2))
         return [c.response().status for _ in range(PIPELINED)]
 
 
@@ -73,6 +74,12 @@ def left(site, seed):
     return [None] * 4
 
 
+def patient(conn):
+    """A kept connection may lie unused for as long as this test takes."""
+    conn.sock.settimeout(None)
+    polite(conn)
+
+
 ROUND = (pipelined, kept, pipelined, refused, pipelined, left, pipelined, spooled, pipelined, slow)
 
 
@@ -116,7 +123,7 @@ def level(site, pids):
 
 
 def test_memory_and_descriptors_are_level(work):
-    other = work.backend(keeps=False, name="other")
+    other = work.backend(patient, keeps=False, name="other")
     other.seen = collections.deque(maxlen=100)
     site = work.forebay(listen={"head_limit": "4K"}, more={
         "pool demo": {"app": "demo", "processes": 2, "threads": 4, "user": POOL_USER if ROOT else None},
