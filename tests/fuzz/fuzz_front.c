@@ -753,6 +753,15 @@ static void check_all(void)
 	must(answers <= fx.lines); /* each was logged */
 }
 
+/* Whom a full front left in the kernel's queue: the next input's has nothing to do with them. */
+static void empty_door(int door)
+{
+	int fd;
+
+	while ((fd = accept4(door, NULL, NULL, SOCK_CLOEXEC)) != -1)
+		close(fd);
+}
+
 static void check_given_back(void)
 {
 	struct spool_figures s;
@@ -787,6 +796,7 @@ static void end(void)
 	end_clients();
 	check_all();
 	check_given_back();
+	empty_door(fx.doors[(fx.setup & SETUP_STRICT) ? 1 : 0]);
 	for (size_t i = 0; i < fx.client_count; i++) {
 		transcript_done(&fx.clients[i].in);
 		transcript_done(&fx.clients[i].out);
