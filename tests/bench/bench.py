@@ -112,7 +112,8 @@ class Bench:
     def all(self, rows):
         versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if p not in self.missing}
         result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
-                  "versions": versions, "compiler": os.environ.get("BENCH_COMPILER", ""), "rows": {}}
+                  "versions": versions, "compiler": os.environ.get("BENCH_COMPILER", ""), "rows": {},
+                  "failed": []}
         for proxy in self.missing:
             self.say(f"{proxy} is not installed: left out\n")
         if result["machine"]["load"] > 0.5 and not self.options.check:
@@ -121,26 +122,33 @@ class Bench:
             self.say("Medians of the rounds, in brackets the least and the most; ÷: forebay's median over the other's.\n")
         for row in rows:
             start = time.monotonic()
-            rounds = self.run(row)
+            try:
+                rounds = self.run(row)
+            except proxies.Failed as e:  # the other rows are worth having
+                self.say(f"{e}\n")
+                result["failed"].append(str(e))
+                continue
             seconds = time.monotonic() - start
             result["rows"][row.name] = {"title": row.title, "units": row.units, "charted": row.charted(),
                                          "seconds": round(seconds, 1), "rounds": rounds}
             if self.options.check:
-                check(row, rounds)
+                result["failed"] += unmeasured(row, rounds)
                 self.say(f"{row.name}: works ({seconds:.1f} s)")
             else:
                 self.say(report.table(row, rounds) + f"\n  ({seconds:.0f} s)\n")
         return result
 
 
-def check(row, rounds):
-    """Every figure of the table was measured, or cannot be had here."""
+def unmeasured(row, rounds):
+    """Of the table's figures, those that are no numbers. What cannot be had here is told, and no failure."""
+    found = []
     for figures in rounds["forebay"]:
         for name in row.units:
             if figures[name] is None:
                 sys.stderr.write(f"bench: {row.name}: {name} cannot be had here (not root, or no strace)\n")
             elif not math.isfinite(figures[name]):
-                raise proxies.Failed(f"{row.name}: {name} is {figures[name]}")
+                found.append(f"{row.name}: {name} is {figures[name]}")
+    return found
 
 
 def choose(names):
@@ -199,8 +207,6 @@ def main():
     os.chmod(folder, 0o755)
     try:
         result = Bench(options, folder, sys.stdout).all(rows)
-    except proxies.Failed as e:
-        sys.exit(f"bench: {e}")
     finally:
         proxies.end_all()
         shutil.rmtree(folder, ignore_errors=True)
@@ -208,6 +214,8 @@ def main():
         with open(options.json, "w") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
+    if result["failed"]:
+        sys.exit("bench: " + "\n".join(result["failed"]))
 
 
 if __name__ == "__main__":

@@ -70,4 +70,5 @@ def table(row, rounds):
     out = [f"{row.name}: {row.title}"]
     out += aligned(by_contender(row, rounds) if len(row.units) == 1 else by_figure(row, rounds))
     out += [f"  {name}: {note}" for name, note in row.notes.items() if name in rounds]
+    out += [f"  {name}: {remark}" for name, done in rounds.items() for remark in row.remarks(done)]
     return "\n".join(out)

@@ -32,6 +32,10 @@ class Row:
     def measure(self, stage, check):
         raise NotImplementedError
 
+    def remarks(self, _rounds):
+        """What is to be known about one contender's rounds."""
+        return []
+
     def charted(self):
         return self.chart or {next(iter(self.units)): self.name}
 
@@ -208,6 +212,10 @@ class Slow(Row):
                         f"{here}: lost": state["lost"] + state["refused"],
                         f"{here}: load late, ms": state["late_ms"]})  # no line of the table: how well the clients kept pace
         return out
+
+    def remarks(self, rounds):
+        late = max((r.get(f"{level:,} slow: load late, ms", 0) for r in rounds for level in self.levels), default=0)
+        return [f"the slow clients were up to {late:.0f} ms behind their pace: the machine was busy"] if late > 500 else []
 
 
 @dataclass
