@@ -182,8 +182,9 @@ static const struct option pool_options[] = {
 static const struct option route_options[] = {
 	NAME(ROUTE, "pool", pool_name, RELOAD, "The pool that serves it: the NAME of a [pool NAME]. Required."),
 	SIZE(ROUTE, body_limit, 0, 1024 * GIGA, "1G", RELOAD, "A request's body; above: 413."),
-	SIZE(ROUTE, body_memory, 0, 64 * MEGA, "64K", RELOAD,
-	    "How much of a request's body stays in memory; what is above goes to the spool."),
+	SIZE(ROUTE, body_memory, 0, 64 * MEGA, "1M", RELOAD,
+	    "How much of a request's body may be in memory; what is above goes to the spool. So does what a slow client has "
+	    "sent, after about a second, and all bodies while memory is short."),
 	SIZE(ROUTE, hold, 0, 64 * MEGA, "64K", RELOAD,
 	    "How much of a response is kept back until all of it is there, so that a worker that dies half-way costs "
 	    "nothing visible. Beyond, the client is fed while the worker still writes."),

@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Memory above memory_max that may wait for the disk. An own file is written in larger pieces. */
-#define SLACK_BYTES     (64u << 10)
-#define SLACK_OWN_BYTES (256u << 10)
+/* Memory above memory_max that may wait for the disk. An own file is written in larger pieces: who fills it meanwhile does not stop. */
+#define SLACK_BYTES          (64u << 10)
+#define SLACK_OWN_BYTES      (256u << 10)
+#define SLACK_OWN_EASY_BYTES (1u << 20)
 
 bool body_charge(struct body *b, size_t n)
 {
@@ -546,7 +547,8 @@ bool body_is_finished(const struct body *b)
 
 bool body_full(const struct body *b)
 {
-	size_t slack = b->own_fd != -1 ? SLACK_OWN_BYTES : SLACK_BYTES;
+	bool easy = budget_pressure(b->loop->lease.budget) == BUDGET_EASY;
+	size_t slack = b->own_fd == -1 ? SLACK_BYTES : easy ? SLACK_OWN_EASY_BYTES : SLACK_OWN_BYTES;
 
 	return b->memory > b->options.memory_max && b->memory - b->options.memory_max > slack;
 }

@@ -6,8 +6,11 @@
 
 #include "core/log.h"
 
-#define STALL_MS    500
-#define BLOCKS_KEPT 64 /* 4M */
+#define STALL_MS 500
+/* Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for a while go, half by half. */
+#define BLOCKS_KEPT    256u
+#define BLOCKS_SHARE   32u
+#define BLOCKS_IDLE_MS 1000
 /* Callbacks before the kernel is asked again: those that activate themselves must not keep others out. */
 #define DISPATCH_MAX 64
 
@@ -50,6 +53,23 @@ int64_t loop_wall_us(struct loop *l)
 	return l->turn_wall_us;
 }
 
+struct loop_block {
+	struct loop_block *next;
+};
+
+static void blocks_trim(struct loop *l, uint64_t now_ms)
+{
+	for (unsigned spare = (l->blocks_least + 1) / 2; spare > 0; spare--) {
+		struct loop_block *block = l->blocks;
+
+		l->blocks = block->next;
+		l->block_count--;
+		munmap(block, LOOP_BLOCK_BYTES);
+	}
+	l->blocks_least = l->block_count;
+	l->blocks_ms = now_ms;
+}
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct loop *l = ctx;
@@ -59,6 +79,8 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 		stalled(l, now_ms - l->tick_ms - WHEEL_TICK_MS);
 	l->tick_ms = now_ms;
 	atomic_fetch_add_explicit(&l->ticks, 1, memory_order_relaxed);
+	if (now_ms - l->blocks_ms >= BLOCKS_IDLE_MS)
+		blocks_trim(l, now_ms);
 	wheel_advance(&l->wheel, now_ms);
 }
 
@@ -99,6 +121,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 		return -ENOMEM;
 	l->index = index;
 	l->clock = clock;
+	l->blocks_max = (unsigned)MIN(budget->limit / BLOCKS_SHARE / LOOP_BLOCK_BYTES, (size_t)BLOCKS_KEPT);
 	l->spool = spool;
 	l->mailbox.fd = -1;
 	lease_init(&l->lease, budget);
@@ -122,10 +145,6 @@ fail:
 	return err;
 }
 
-struct loop_block {
-	struct loop_block *next;
-};
-
 void *loop_block_take(struct loop *l)
 {
 	struct loop_block *block = l->blocks;
@@ -133,6 +152,7 @@ void *loop_block_take(struct loop *l)
 	if (block) {
 		l->blocks = block->next;
 		l->block_count--;
+		l->blocks_least = MIN(l->blocks_least, l->block_count);
 		l->blocks_out++;
 		return block;
 	}
@@ -149,7 +169,7 @@ void loop_block_give(struct loop *l, void *block)
 
 	assert(l->blocks_out > 0);
 	l->blocks_out--;
-	if (l->block_count == BLOCKS_KEPT) {
+	if (l->block_count >= l->blocks_max) {
 		munmap(block, LOOP_BLOCK_BYTES);
 		return;
 	}

@@ -36,6 +36,9 @@ struct loop {
 	_Atomic uint64_t ticks;    /* grows every tick: the watchdog's sign of life */
 	struct loop_block *blocks; /* at hand */
 	unsigned block_count;
+	unsigned blocks_least; /* at hand since `blocks_ms` */
+	unsigned blocks_max;   /* to be kept */
+	uint64_t blocks_ms;
 	unsigned blocks_out; /* taken and not given back */
 	atomic_uint stalls;  /* ticks that came more than half a second late: each was logged */
 };

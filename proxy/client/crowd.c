@@ -91,8 +91,12 @@ void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why)
 
 void crowd_spill(struct crowd *c)
 {
-	struct crowd_member *list = &c->lists[CROWD_WAITING];
+	static const enum crowd_list with_bodies[] = { CROWD_WAITING, CROWD_BUSY };
 
-	for (struct crowd_member *m = list->next; m != list; m = m->next)
-		m->acts->spill(m);
+	for (size_t i = 0; i < ARRAY_LEN(with_bodies); i++) {
+		struct crowd_member *list = &c->lists[with_bodies[i]];
+
+		for (struct crowd_member *m = list->next; m != list; m = m->next)
+			m->acts->spill(m);
+	}
 }

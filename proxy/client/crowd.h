@@ -62,7 +62,7 @@ void crowd_evict_quiet(struct crowd *c, const char *why);
 /* Ends all of a list. */
 void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why);
 
-/* Every waiting member puts on disk what it can. */
+/* Every member with a request at hand puts on disk what it can: also of one that waits for a worker. */
 void crowd_spill(struct crowd *c);
 
 #endif

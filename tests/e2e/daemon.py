@@ -308,7 +308,8 @@ class Work:
         sections = {"forebay": daemon, "listen main": {"address": "%s:%d" % address, **(listen or {})}}
         if pool:
             sections["pool app"] = pool
-            sections["route *"] = {"pool": "app", **(route or {})}
+            # Small enough that tests reach the spool with small bodies.
+            sections["route *"] = {"pool": "app", "body_memory": "64K", **(route or {})}
         sections.update(more or {})
         return self.write(name + ".ini", ini(sections)), address
 

@@ -338,7 +338,7 @@ static void the_defaults_are_the_documented_ones(void **state UNUSED)
 	assert_int_equal(conf_pool_slots(own), 2);
 	assert_int_equal(conf_pool_streams(own), 1);
 	assert_int_equal(r->body_limit, 1 << 30);
-	assert_int_equal(r->body_memory, 64 << 10);
+	assert_int_equal(r->body_memory, 1 << 20);
 	assert_int_equal(r->hold, 64 << 10);
 	assert_true(r->buffer);
 	conf_drop(&c);
