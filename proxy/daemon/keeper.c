@@ -300,7 +300,7 @@ static void rest_or_go(struct keeper *k)
 
 void keeper_start(struct keeper *k)
 {
-	int front, err = open_channel(k, &front);
+	int front = -1, err = open_channel(k, &front);
 
 	if (!err) {
 		err = spawn(k, front);
