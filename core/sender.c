@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #define PIECES     8
-#define STEP_BYTES (256u << 10)
+#define STEP_BYTES (512u << 10)
 
 static ssize_t socket_pieces(void *ctx, const struct iovec *iov, int n, bool more)
 {

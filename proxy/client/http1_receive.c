@@ -8,10 +8,10 @@
 
 #define READ_BYTES       (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
 #define TIGHT_BYTES      2048         /* the same, when memory is short */
-#define BODY_BYTES       (256u << 10) /* of a body with a length, straight into its memory */
+#define BODY_BYTES       (512u << 10) /* of a body with a length, straight into its memory */
 #define BODY_BYTES_FIRST (16u << 10)
 #define BODY_BYTES_MIN   4096u        /* the same from a slow peer */
-#define TURNS_AT_ONCE    8            /* reads, before the other connections have their turn */
+#define TURNS_AT_ONCE    4            /* reads, before the other connections have their turn */
 #define OUT_MAX_BYTES    (256u << 10) /* a response head, interim ones and a chunk's frame */
 #define PIECES           8
 #define STARVED_MS       100 /* until a body that found no memory is tried again */
@@ -152,6 +152,8 @@ static bool client_head(struct http1_client *c, struct slice text, unsigned line
 		client_enter(c, READING_HELD);
 		return true;
 	}
+	if (rest->len >= BODY_BYTES_FIRST)
+		c->turn->read_bytes = BODY_BYTES; /* a fast one */
 	client_enter(c, message.framing == FRAMING_LENGTH ? READING_LENGTH : READING_CHUNKED);
 	if (message.expect_continue && rest->len == 0) {
 		client_continue(c);

@@ -54,11 +54,14 @@ static void set_option(int fd, int level, int name, int value)
 /* Accepted sockets inherit all of this. */
 static void set_options(int fd, int family)
 {
-	set_option(fd, SOL_SOCKET, SO_SNDBUF, LISTENERS_BUFFER_BYTES);
-	set_option(fd, SOL_SOCKET, SO_RCVBUF, LISTENERS_BUFFER_BYTES);
 	if (family == AF_UNIX)
 		return;
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/*
+	 * Buffers of a fixed size would be too small for fast clients far away, and each byte sent into a full one costs a wake-up: the
+	 * kernel fits them to the connection, up to tcp_wmem, and tcp_rmem or this window.
+	 */
+	set_option(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, LISTENERS_WINDOW_BYTES);
 	/* No TCP_DEFER_ACCEPT: nobody sees a connection that it holds back, neither head_timeout nor who drains. */
 }
 

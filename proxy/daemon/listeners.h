@@ -14,7 +14,7 @@
 #include "proxy/daemon/inherited.h"
 
 /* What the kernel may hold for a client in each direction, of user data; it counts its own overhead as much again. */
-#define LISTENERS_BUFFER_BYTES (128 << 10)
+#define LISTENERS_WINDOW_BYTES (1 << 20) /* offered to a client at most: what it may have sent and we not read */
 
 struct listener {
 	int fd;

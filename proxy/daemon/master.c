@@ -170,9 +170,8 @@ static void say_ready(struct master *m)
 
 	list_addresses(m->o.conf, addresses, sizeof(addresses));
 	log_info("forebay " PACKAGE_VERSION " ready: listening on %s, %u threads, up to %u connections (%" PRIu64
-	         " open files), %" PRIu64 "M memory, at most %uK kernel buffers per connection and direction, spool %s",
-	    addresses, l->threads, l->connections, l->descriptors, l->memory_bytes >> 20, 2 * LISTENERS_BUFFER_BYTES >> 10,
-	    m->ground.spool_path);
+	         " open files), %" PRIu64 "M memory, spool %s",
+	    addresses, l->threads, l->connections, l->descriptors, l->memory_bytes >> 20, m->ground.spool_path);
 	notify_send(&m->notify, "READY=1\nSTATUS=serving %s", addresses);
 	print_screen(m);
 }
