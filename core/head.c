@@ -219,7 +219,7 @@ static struct span put(struct head *h, struct slice text)
 
 int head_put(struct head *h, struct slice text, struct span *ret)
 {
-	int err = make_room(h, text.len, 0);
+	int err = text.len > h->text_size - h->text_len || !h->fields ? make_room(h, text.len, 0) : 0;
 
 	if (err)
 		return err;
@@ -236,14 +236,17 @@ int head_add_id(struct head *h, enum field_id id, struct slice name, struct slic
 {
 	int err;
 
-	if (name.len > TEXT_MAX || value.len > TEXT_MAX)
-		return -E2BIG;
-	err = make_room(h, name.len + value.len, 1);
-	if (err)
-		return err;
+	if (h->field_count == h->field_size || name.len + value.len > h->text_size - h->text_len) {
+		if (name.len > TEXT_MAX || value.len > TEXT_MAX)
+			return -E2BIG;
+		err = make_room(h, name.len + value.len, 1);
+		if (err)
+			return err;
+	}
 	h->fields[h->field_count].name = put(h, name);
 	h->fields[h->field_count].value = put(h, value);
 	h->fields[h->field_count++].id = (uint8_t)id;
+	h->field_bytes += (uint32_t)(name.len + value.len);
 	return 0;
 }
 
@@ -254,6 +257,7 @@ int head_add_spans(struct head *h, struct span name, struct span value)
 	if (err)
 		return err;
 	h->fields[h->field_count++] = (struct field){ .name = name, .value = value, .id = field_id_from(head_text(h, name)) };
+	h->field_bytes += name.len + value.len;
 	return 0;
 }
 

@@ -513,12 +513,8 @@ static char *copy(char *to, struct slice s)
 /* Room for them is asked for once: there are many, and they are short. */
 static void write_fields(const struct head *h, struct buf *out)
 {
-	size_t bytes = 2;
-	char *to;
+	char *to = buf_room(out, h->field_bytes + 4 * (size_t)h->field_count + 2);
 
-	for (unsigned i = 0; i < h->field_count; i++)
-		bytes += (size_t)h->fields[i].name.len + h->fields[i].value.len + 4;
-	to = buf_room(out, bytes);
 	if (!to)
 		return;
 	for (unsigned i = 0; i < h->field_count; i++) {
@@ -531,13 +527,13 @@ static void write_fields(const struct head *h, struct buf *out)
 	}
 	*to++ = '\r';
 	*to++ = '\n';
-	out->len += bytes;
+	out->len = (size_t)(to - out->ptr);
 }
 
 /* What a head takes on the wire, about: what is written next then finds its place without growing bit by bit. */
 static void make_room(const struct head *h, struct buf *out)
 {
-	size_t about = h->text_len + 4 * (size_t)h->field_count + 64;
+	size_t about = (size_t)h->text_len + 4 * (size_t)h->field_count + 64;
 
 	if (about <= out->max - out->len)
 		(void)buf_room(out, about);

@@ -21,36 +21,21 @@ static void stalled(struct loop *l, uint64_t late_ms)
 	log_warning("event=loop_stalled thread=%u ms=%" PRIu64, l->index, late_ms);
 }
 
-/* libevent reads the clock once a turn; what it read tells turns apart. */
-static void look_at_clock(struct loop *l)
+uint64_t loop_read_clock(struct loop *l)
 {
-	struct timeval turn = { 0 };
-
-	if (l->runs) {
-		(void)event_base_gettimeofday_cached(l->base, &turn);
-		if (turn.tv_usec == l->turn.tv_usec && turn.tv_sec == l->turn.tv_sec)
-			return;
-		l->turn = turn;
-	}
-	l->turn_mono_us = clock_mono_us(l->clock);
-	l->turn_wall_us = clock_wall_us(l->clock);
-}
-
-uint64_t loop_now_us(struct loop *l)
-{
-	look_at_clock(l);
-	return l->turn_mono_us;
-}
-
-uint64_t loop_now_ms(struct loop *l)
-{
-	return loop_now_us(l) / 1000;
+	l->mono_us = clock_mono_us(l->clock);
+	l->clock_stale = !l->runs;
+	return l->mono_us;
 }
 
 int64_t loop_wall_us(struct loop *l)
 {
-	look_at_clock(l);
-	return l->turn_wall_us;
+	uint64_t now_us = loop_now_us(l);
+
+	if (l->wall_of_us != now_us || !l->runs)
+		l->wall_us = clock_wall_us(l->clock);
+	l->wall_of_us = now_us;
+	return l->wall_us;
 }
 
 struct loop_block {
@@ -73,7 +58,10 @@ static void blocks_trim(struct loop *l, uint64_t now_ms)
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct loop *l = ctx;
-	uint64_t now_ms = loop_now_ms(l);
+	uint64_t now_ms;
+
+	loop_callback(l);
+	now_ms = loop_now_ms(l);
 
 	if (now_ms > l->tick_ms + WHEEL_TICK_MS + STALL_MS)
 		stalled(l, now_ms - l->tick_ms - WHEEL_TICK_MS);
@@ -95,7 +83,8 @@ static struct event_base *base_new(void)
 	 * The environment could ask for epoll's changelist, which confuses events of one descriptor that was closed and
 	 * opened again within one turn. EARLY_CLOSE is EV_CLOSED: how a client's departure is seen.
 	 */
-	if (event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
+	if (event_config_set_flag(
+	        config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME | EVENT_BASE_FLAG_IGNORE_ENV) == 0 &&
 	    event_config_set_max_dispatch_interval(config, NULL, DISPATCH_MAX, 0) == 0 &&
 	    event_config_require_features(config, EV_FEATURE_O1 | EV_FEATURE_EARLY_CLOSE) == 0)
 		base = event_base_new_with_config(config);
@@ -121,6 +110,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 		return -ENOMEM;
 	l->index = index;
 	l->clock = clock;
+	l->clock_stale = true;
 	l->blocks_max = (unsigned)MIN(budget->limit / BLOCKS_SHARE / LOOP_BLOCK_BYTES, (size_t)BLOCKS_KEPT);
 	l->spool = spool;
 	l->mailbox.fd = -1;
@@ -134,6 +124,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 	if (!l->scratch || !l->base)
 		goto fail;
 	err = mailbox_init(&l->mailbox, l->base);
+	l->mailbox.woken = &l->clock_stale;
 	if (!err)
 		err = tick_start(l);
 	if (err)
@@ -228,6 +219,7 @@ void loop_run(struct loop *l)
 	l->runs = true;
 	event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
 	l->runs = false;
+	l->clock_stale = true;
 }
 
 void loop_stop(struct loop *l)

@@ -1,7 +1,7 @@
 /*
  * loop: what one event-loop thread stands on: libevent's base, the clock, timers, mailbox, its lease on the memory.
  * Owns:   all of these. Borrows budget, spool and clock, which outlive it.
- * Thread: its own, but for loop->mailbox. The base is made EVENT_BASE_FLAG_NOLOCK: nobody else touches it.
+ * Thread: its own, but for loop->mailbox. The base is made EVENT_BASE_FLAG_NOLOCK | NO_CACHE_TIME: nobody else touches it.
  */
 #ifndef FOREBAY_CORE_LOOP_H
 #define FOREBAY_CORE_LOOP_H
@@ -24,9 +24,10 @@ struct loop {
 	struct event tick;   /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
 	uint64_t tick_ms;    /* the last one came */
 	bool runs;           /* inside loop_run */
-	struct timeval turn; /* libevent's time of the turn that the two below were read in */
-	uint64_t turn_mono_us;
-	int64_t turn_wall_us;
+	bool clock_stale;    /* a callback has begun since it was read */
+	uint64_t mono_us;    /* as read last */
+	int64_t wall_us;     /* the same, */
+	uint64_t wall_of_us; /* when mono_us was this */
 	struct mailbox mailbox;
 	struct lease lease;
 	struct spool *spool; /* NULL: bodies stay in memory (tests) */
@@ -65,12 +66,25 @@ void loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 
 /*
- * The time, read once in each turn of loop_run (a turn begins when the kernel has told what there is to do); outside of it,
- * at each call.
+ * The time, read once in each callback that begins with loop_callback (and after each wake and tick); outside of loop_run, at
+ * each call.
  */
-uint64_t loop_now_us(struct loop *l); /* monotonic */
-uint64_t loop_now_ms(struct loop *l);
+uint64_t loop_read_clock(struct loop *l);
 int64_t loop_wall_us(struct loop *l); /* since 1970 */
+
+static inline void loop_callback(struct loop *l)
+{
+	l->clock_stale = true;
+}
+/* Monotonic. */
+static inline uint64_t loop_now_us(struct loop *l)
+{
+	return l->clock_stale ? loop_read_clock(l) : l->mono_us;
+}
+static inline uint64_t loop_now_ms(struct loop *l)
+{
+	return loop_now_us(l) / 1000;
+}
 
 /* Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. */
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);

@@ -106,6 +106,8 @@ static size_t deliver_all(struct mailbox *m)
 	struct mail *mail = oldest_first(atomic_exchange_explicit(&m->head, NULL, memory_order_acquire));
 	size_t count = 0;
 
+	if (m->woken)
+		*m->woken = true;
 	while (mail) {
 		struct mail *next = mail->next;
 

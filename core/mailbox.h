@@ -22,6 +22,7 @@ struct mailbox {
 	atomic_uint posting; /* threads inside mailbox_post just now: mailbox_done waits for them */
 	int fd;              /* eventfd; -1: none */
 	bool watched;        /* ev is added */
+	bool *woken;         /* set before mails are delivered; NULL: nobody asks */
 	struct event ev;
 };
 

@@ -20,6 +20,7 @@
 #define READS_AT_ONCE    8 /* before the other connections have their turn */
 #define PIECES           8
 #define STARVED_RETRY_MS 100
+#define QUIET_US         100 /* after a look at a link, it is not looked at again */
 
 enum attempt_state {
 	STATE_CONNECTING,
@@ -624,14 +625,13 @@ static void attempt_event(void *ctx, short what)
 }
 
 /*
- * Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for. Between two
- * requests of one turn there is no time to look again.
+ * Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for.
  */
 static bool link_is_quiet(const struct link *l)
 {
 	char byte;
 
-	if (l->loop && l->emptied_us == loop_now_us(l->loop))
+	if (l->loop && loop_now_us(l->loop) - l->emptied_us < QUIET_US)
 		return true;
 	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
 }

@@ -17,6 +17,7 @@ static void link_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
 	struct link *l = ctx;
 
+	loop_callback(l->loop);
 	/* libevent tells an error as readable and writable, wanted or not. */
 	if ((what & EV_WRITE) && !l->want_write)
 		what |= EV_CLOSED;

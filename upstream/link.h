@@ -27,7 +27,7 @@ struct link {
 	void (*event)(void *ctx, short what);
 	void *ctx;
 	uint64_t idle_since_ms;
-	uint64_t emptied_us; /* the loop's turn in which a read last got all there was */
+	uint64_t emptied_us; /* when a read last got all there was */
 	/*
 	 * A blocking worker that has answered sleeps in recv() on this connection, and taking the answer out of a Unix socket wakes it for
 	 * nothing: the kernel tells of free room whoever waits. So a short answer is read in place, and taken out behind the next request,

@@ -127,6 +127,7 @@ static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
 	struct http1_client *c = ctx;
 
+	loop_callback(client_loop(c));
 	if (what & EV_CLOSED)
 		c->peer_closed = true;
 	if (what & (EV_READ | EV_CLOSED)) {

@@ -128,6 +128,7 @@ static void listener_event(evutil_socket_t fd UNUSED, short what UNUSED, void *c
 {
 	struct listener *l = ctx;
 
+	loop_callback(l->cx->loop);
 	for (int i = 0; i < ACCEPTS_AT_ONCE; i++)
 		if (!accept_one(l))
 			return;

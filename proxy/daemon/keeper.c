@@ -199,11 +199,14 @@ static size_t choose_environment(const char **env, char texts[][256], size_t max
 	return n;
 }
 
+/* What the C library keeps at hand of each small size: by default so few that a dozen clients at once are too many. */
+#define MALLOC_TUNING "GLIBC_TUNABLES=glibc.malloc.tcache_count=200"
+
 static int spawn(struct keeper *k, int channel_fd)
 {
 	static const char *const argv[] = { "forebay: front", "front", NULL };
 	char texts[8][256];
-	const char *env[9];
+	const char *env[10] = { MALLOC_TUNING };
 	const struct spawn_plan plan = {
 		.argv = argv,
 		.envp = env,
@@ -212,7 +215,7 @@ static int spawn(struct keeper *k, int channel_fd)
 		.user = k->o.user,
 	};
 
-	choose_environment(env, texts, ARRAY_LEN(texts));
+	choose_environment(env + 1, texts, ARRAY_LEN(texts));
 	return spawn_child(&plan, &k->pid);
 }
 

@@ -13,8 +13,8 @@
 #include "conf/conf.h"
 #include "proxy/daemon/inherited.h"
 
-/* What the kernel may hold for a client in each direction, of user data; it counts its own overhead as much again. */
-#define LISTENERS_WINDOW_BYTES (1 << 20) /* offered to a client at most: what it may have sent and we not read */
+/* The window that is offered to a client at most: what it may have sent and we not read. */
+#define LISTENERS_WINDOW_BYTES (1 << 20)
 
 struct listener {
 	int fd;

@@ -285,9 +285,9 @@ static void add_request_connection(struct build *b, const struct forward_request
 static void add_via(struct build *b)
 {
 	text_list(b, FIELD_VIA, true);
-	buf_u64(&b->text, b->in->version / 10u);
+	buf_char(&b->text, (char)('0' + b->in->version / 10));
 	buf_char(&b->text, '.');
-	buf_u64(&b->text, b->in->version % 10u);
+	buf_char(&b->text, (char)('0' + b->in->version % 10));
 	buf_add(&b->text, SLICE(" forebay"));
 	add_text(b, FIELD_VIA, SLICE("Via"));
 }

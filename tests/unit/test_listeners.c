@@ -118,8 +118,7 @@ static void each_thread_has_a_tcp_socket_of_its_own(void **state)
 		assert_int_equal(option(fd, SOL_SOCKET, SO_ACCEPTCONN), 1);
 		assert_int_equal(option(fd, SOL_SOCKET, SO_REUSEPORT), 1);
 		assert_int_equal(option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
-		assert_int_equal(option(fd, SOL_SOCKET, SO_SNDBUF), 2 * LISTENERS_BUFFER_BYTES);
-		assert_int_equal(option(fd, SOL_SOCKET, SO_RCVBUF), 2 * LISTENERS_BUFFER_BYTES);
+		assert_int_equal(option(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP), LISTENERS_WINDOW_BYTES);
 		assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
 		assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 		for (size_t k = 0; k < i; k++)
