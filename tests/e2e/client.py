@@ -178,11 +178,13 @@ class Wire:
 
 
 class Client(Wire):
-    def __init__(self, address, rcvbuf=None, timeout=TIMEOUT):
+    def __init__(self, address, rcvbuf=None, timeout=TIMEOUT, mss=None):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         if rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        if mss:  # as over a network: the other end's kernel sizes its buffer by it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
         super().__init__(sock, timeout)
         try:
             sock.connect(address)

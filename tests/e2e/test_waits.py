@@ -55,7 +55,7 @@ def test_a_client_that_takes_no_hints_is_cut_and_the_front_lives(work, held):
     site = work.forebay({"socket": backend.name, "slots": 1, "keepalive": "off"}, forebay={"threads": 1},
                         listen={"early_hints": "on", "min_rate_grace": "1s"})
     front = site.front()
-    with site.connect(rcvbuf=2048) as c:
+    with site.connect(rcvbuf=2048, mss=1000) as c:
         c.send(message())
         wait_for(lambda: site.access() or site.front() != front, "the client's end, or the front's")
         assert site.front() == front, site.log()
