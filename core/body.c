@@ -159,7 +159,7 @@ static void destroy(struct body *b)
 	}
 	if (is_busy(b))
 		return;
-	if (b->own_fd != -1)
+	if (b->own)
 		spool_file_give(loop->spool, &b->own_fd, b->own_charged);
 	charged = b->charged;
 	assert(TAILQ_EMPTY(&b->segments) && b->memory == 0 && charged == sizeof(*b));
@@ -548,7 +548,7 @@ bool body_is_finished(const struct body *b)
 bool body_full(const struct body *b)
 {
 	bool easy = budget_pressure(b->loop->lease.budget) == BUDGET_EASY;
-	size_t slack = b->own_fd == -1 ? SLACK_BYTES : easy ? SLACK_OWN_EASY_BYTES : SLACK_OWN_BYTES;
+	size_t slack = !b->own ? SLACK_BYTES : easy ? SLACK_OWN_EASY_BYTES : SLACK_OWN_BYTES;
 
 	return b->memory > b->options.memory_max && b->memory - b->options.memory_max > slack;
 }

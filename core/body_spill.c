@@ -9,22 +9,18 @@
 
 /* Starting */
 
-/* Chooses the own file where there is one, or should and can be one. 0 or -errno. */
-static int choose_file(struct body *b)
+/* Chooses the own file where there is one, or should and can be one. */
+static void choose_file(struct body *b)
 {
 	struct spool *spool = b->loop->spool;
 	uint64_t large = spool_own_file_bytes(spool);
-	int err;
 
-	if (b->own_fd != -1 || b->own_refused)
-		return 0;
+	if (b->own || b->own_refused)
+		return;
 	if (!b->options.own_file && b->options.expected <= large && b->appended <= large)
-		return 0;
-	err = spool_file_take(spool, b->options.own_file && b->finished, &b->own_fd);
-	if (err != -EMFILE && err != -ENFILE)
-		return err;
-	b->own_refused = true;
-	return 0;
+		return;
+	b->own = spool_file_take(spool, b->options.own_file && b->finished) == 0;
+	b->own_refused = !b->own;
 }
 
 /* More than may stay in memory, or asked for. An open tail is left to grow, unless it was asked for. */
@@ -64,21 +60,29 @@ static struct segment *extent_before(const struct segment *first)
 	return before;
 }
 
+/* The job goes to that place in the own file, and makes it if there is none. */
+static int aim_at_own_file(struct body *b, uint64_t at, uint64_t bytes)
+{
+	struct spool_job *job = &b->write.job;
+	int err = spool_file_charge(b->loop->spool, bytes);
+
+	if (err)
+		return err;
+	b->own_charged += bytes;
+	job->fd = b->own_fd;
+	job->make_file = b->own_fd == -1;
+	job->offset = (off_t)at;
+	return 0;
+}
+
 static int place_in_own_file(struct body *b)
 {
 	struct body_write *w = &b->write;
-	int err;
 
 	w->own = true;
 	w->into = NULL;
 	collect(b, OWN_WRITE_BYTES);
-	err = spool_file_charge(b->loop->spool, w->bytes);
-	if (err)
-		return err;
-	b->own_charged += w->bytes;
-	w->job.fd = b->own_fd;
-	w->job.offset = (off_t)w->first->at;
-	return 0;
+	return aim_at_own_file(b, w->first->at, w->bytes);
 }
 
 static int place_in_extent(struct body *b)
@@ -99,6 +103,7 @@ static int place_in_extent(struct body *b)
 	}
 	collect(b, SPOOL_EXTENT_BYTES - used);
 	w->job.fd = w->extent.fd;
+	w->job.make_file = false;
 	w->job.offset = w->extent.offset + (off_t)used;
 	return 0;
 }
@@ -121,6 +126,7 @@ static void mark(struct body *b, bool writing)
 
 static void on_written(struct spool_job *job);
 static void on_copied(struct spool_job *job);
+static void on_arena(struct spool_job *job);
 
 static void submit(struct body *b)
 {
@@ -131,13 +137,28 @@ static void submit(struct body *b)
 	spool_submit(b->loop->spool, &b->write.job);
 }
 
+/* There is no place yet, and to make one takes a disk's time: the blocks wait as they would for a write. */
+static int start_arena(struct body *b)
+{
+	struct body_write *w = &b->write;
+
+	w->bytes = 0;
+	w->job.make_file = false;
+	w->job.what = SPOOL_ARENA;
+	w->job.done = on_arena;
+	submit(b);
+	return 0;
+}
+
 static int start_write(struct body *b)
 {
 	struct body_write *w = &b->write;
-	int err = choose_file(b);
+	int err;
 
-	if (!err)
-		err = b->own_fd != -1 ? place_in_own_file(b) : place_in_extent(b);
+	choose_file(b);
+	err = b->own ? place_in_own_file(b) : place_in_extent(b);
+	if (err == -EAGAIN)
+		return start_arena(b);
 	if (err)
 		return err;
 	assert(w->job.iov_count > 0);
@@ -169,19 +190,17 @@ static struct segment *misplaced(const struct body *b)
 static int start_copy(struct body *b, struct segment *seg)
 {
 	struct body_write *w = &b->write;
-	int err = choose_file(b);
+	int err;
 
-	if (err || b->own_fd == -1)
-		return err;
-	err = spool_file_charge(b->loop->spool, seg->len);
+	choose_file(b);
+	if (!b->own)
+		return 0;
+	err = aim_at_own_file(b, seg->at, seg->len);
 	if (err)
 		return err;
-	b->own_charged += seg->len;
 	seg->writing = true;
 	w->copied = seg;
 	w->bytes = seg->len;
-	w->job.fd = b->own_fd;
-	w->job.offset = (off_t)seg->at;
 	w->job.from_fd = seg->extent.fd;
 	w->job.from_offset = seg->extent.offset;
 	w->job.what = SPOOL_COPY;
@@ -274,6 +293,21 @@ static void ended(struct body *b, int result)
 	body_tell(b);
 }
 
+/* The file that the job may have made, and the job's result. To have no descriptor for a file is no failure: extents do. */
+static int take_file(struct body *b, const struct spool_job *job)
+{
+	if (!job->make_file)
+		return job->result;
+	b->own_fd = job->fd;
+	if (b->own_fd != -1)
+		return job->result;
+	spool_file_give(b->loop->spool, &b->own_fd, b->own_charged);
+	b->own = false;
+	b->own_charged = 0;
+	b->own_refused = true;
+	return job->result == -EMFILE || job->result == -ENFILE ? 0 : job->result;
+}
+
 static void on_copied(struct spool_job *job)
 {
 	struct body *b = CONTAINER_OF(job, struct body, write.job);
@@ -290,7 +324,7 @@ static void on_copied(struct spool_job *job)
 			body_segment_remove(b, seg);
 		}
 	}
-	ended(b, job->result);
+	ended(b, take_file(b, job));
 }
 
 static void on_written(struct spool_job *job)
@@ -303,5 +337,14 @@ static void on_written(struct spool_job *job)
 		give_up_write(b);
 	else
 		replace_blocks(b);
+	ended(b, take_file(b, job));
+}
+
+static void on_arena(struct spool_job *job)
+{
+	struct body *b = CONTAINER_OF(job, struct body, write.job);
+
+	b->loop->awaited--;
+	b->write.busy = false;
 	ended(b, job->result);
 }

@@ -86,7 +86,8 @@ struct body {
 	size_t memory;               /* bytes of blocks with content */
 	size_t memory_unwritten;     /* of these, bytes that no write is under way for */
 	uint64_t spill_to;           /* what lies before this offset is to be written in any case */
-	int own_fd;                  /* -1: none */
+	bool own;                    /* has a file of its own, or is to have one */
+	int own_fd;                  /* -1: it is not made yet */
 	uint64_t own_charged;        /* bytes, of the spool's limit */
 	bool own_refused;            /* there were too many own files: extents from then on */
 	bool finished, spooled;

@@ -56,9 +56,23 @@ void extents_arena_free(struct arena **a)
 	*a = NULL;
 }
 
+static bool has_new(const struct extents *x, const struct arena *a)
+{
+	return a->holes.count > 0 || a->fresh < x->arena_extents;
+}
+
+bool extents_want_arena(const struct extents *x)
+{
+	for (unsigned i = 0; i < x->arena_count; i++) {
+		if (has_new(x, x->arenas[i]))
+			return false;
+	}
+	return x->recycled == 0 && x->arena_count < EXTENTS_ARENAS_MAX;
+}
+
 void extents_add(struct extents *x, struct arena **a)
 {
-	if (x->arena_count == EXTENTS_ARENAS_MAX)
+	if (!extents_want_arena(x))
 		return;
 	x->arenas[x->arena_count++] = *a;
 	*a = NULL;
@@ -90,7 +104,7 @@ static bool take_new(struct extents *x, struct extent *ret)
 	for (unsigned i = 0; i < x->arena_count; i++) {
 		struct arena *a = x->arenas[i];
 
-		if (a->holes.count == 0 && a->fresh == x->arena_extents)
+		if (!has_new(x, a))
 			continue;
 		*ret = extent_of(x, i, a->holes.count > 0 ? pop(&a->holes) : a->fresh++);
 		return true;

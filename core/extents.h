@@ -44,7 +44,10 @@ void extents_done(struct extents *x);
 struct arena *extents_arena_new(const struct extents *x, int *fd);
 void extents_arena_free(struct arena **a);
 
-/* Takes *a and sets it to NULL, unless there are enough. */
+/* Nothing is free, and another arena would help. */
+bool extents_want_arena(const struct extents *x);
+
+/* Takes *a and sets it to NULL, unless none is wanted. */
 void extents_add(struct extents *x, struct arena **a);
 
 /* Free ones with disk first. 0, -ENOSPC, or -EAGAIN: an arena must be added. */

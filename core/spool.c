@@ -79,6 +79,43 @@ static int open_nameless(int dir_fd)
 	return open_and_unlink(dir_fd);
 }
 
+/* Arenas */
+
+static bool wants_arena(struct spool *s)
+{
+	bool wants;
+
+	pthread_mutex_lock(&s->map_lock);
+	wants = extents_want_arena(&s->extents);
+	pthread_mutex_unlock(&s->map_lock);
+	return wants;
+}
+
+static int add_arena(struct spool *s)
+{
+	struct arena *a;
+	int fd;
+
+	if (!wants_arena(s))
+		return 0;
+	fd = open_nameless(s->options.dir_fd);
+	if (fd < 0)
+		return fd;
+	/*
+	 * No read-ahead: it makes folios of up to 2M, which neighbouring extents share. A hole in such a folio is zeros written into pages
+	 * that a socket may still hold (ext4 and XFS do that); one in small pages takes them away whole, which is what we punch for.
+	 */
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	a = extents_arena_new(&s->extents, &fd);
+	if (!a)
+		return -ENOMEM;
+	pthread_mutex_lock(&s->map_lock);
+	extents_add(&s->extents, &a);
+	pthread_mutex_unlock(&s->map_lock);
+	extents_arena_free(&a); /* another thread was faster */
+	return 0;
+}
+
 /* The threads */
 
 static int punch(int fd, off_t offset, size_t len)
@@ -194,8 +231,20 @@ static int copy(struct spool *s, const struct spool_job *job, char *buffer)
 	return err;
 }
 
-static int perform(struct spool *s, const struct spool_job *job, char *buffer)
+static int make_file(struct spool *s, struct spool_job *job)
 {
+	int fd = open_nameless(s->options.dir_fd);
+
+	job->fd = MAX(fd, -1);
+	return MIN(fd, 0);
+}
+
+static int perform(struct spool *s, struct spool_job *job, char *buffer)
+{
+	int err = job->make_file ? make_file(s, job) : 0;
+
+	if (err)
+		return err;
 	switch (job->what) {
 	case SPOOL_READ:
 		return read_in(job, buffer);
@@ -203,6 +252,8 @@ static int perform(struct spool *s, const struct spool_job *job, char *buffer)
 		return write_all(s, job->fd, job->offset, job->iov, job->iov_count);
 	case SPOOL_COPY:
 		return copy(s, job, buffer);
+	case SPOOL_ARENA:
+		return add_arena(s);
 	}
 	return -EINVAL;
 }
@@ -225,15 +276,19 @@ static void do_job(struct spool *s, struct spool_job *job, char *buffer)
 	mailbox_post(job->reply, &job->mail);
 }
 
+static void uncount_file(struct spool *s, uint64_t charged_bytes)
+{
+	pthread_mutex_lock(&s->map_lock);
+	s->own_files--;
+	s->file_bytes -= charged_bytes;
+	pthread_mutex_unlock(&s->map_lock);
+}
+
 static void finish_closing(struct spool *s, const struct closing *c)
 {
 	close(c->fd);
-	if (c->own) {
-		pthread_mutex_lock(&s->map_lock);
-		s->own_files--;
-		s->file_bytes -= c->charged_bytes;
-		pthread_mutex_unlock(&s->map_lock);
-	}
+	if (c->own)
+		uncount_file(s, c->charged_bytes);
 }
 
 /* What a spool thread does next. */
@@ -338,44 +393,16 @@ static uint64_t held_bytes(const struct spool *s)
 	return s->extents.used * SPOOL_EXTENT_BYTES + s->file_bytes;
 }
 
-static int add_arena(struct spool *s)
-{
-	int fd = open_nameless(s->options.dir_fd);
-	struct arena *a;
-
-	if (fd < 0)
-		return fd;
-	/*
-	 * No read-ahead: it makes folios of up to 2M, which neighbouring extents share. A hole in such a folio is zeros written into pages
-	 * that a socket may still hold (ext4 and XFS do that); one in small pages takes them away whole, which is what we punch for.
-	 */
-	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	a = extents_arena_new(&s->extents, &fd);
-	if (!a)
-		return -ENOMEM;
-	pthread_mutex_lock(&s->map_lock);
-	extents_add(&s->extents, &a);
-	pthread_mutex_unlock(&s->map_lock);
-	extents_arena_free(&a); /* other threads were faster, and there are enough */
-	return 0;
-}
-
 int spool_extent_take(struct spool *s, struct extent *ret)
 {
-	for (;;) {
-		int err = -ENOSPC;
+	int err = -ENOSPC;
 
-		pthread_mutex_lock(&s->map_lock);
-		/* One that is recycled costs no disk, and without recycled ones, what is held is what is on disk. */
-		if (held_bytes(s) + SPOOL_EXTENT_BYTES <= s->options.limit_bytes)
-			err = extents_take(&s->extents, ret);
-		pthread_mutex_unlock(&s->map_lock);
-		if (err != -EAGAIN)
-			return err;
-		err = add_arena(s);
-		if (err)
-			return err;
-	}
+	pthread_mutex_lock(&s->map_lock);
+	/* One that is recycled costs no disk, and without recycled ones, what is held is what is on disk. */
+	if (held_bytes(s) + SPOOL_EXTENT_BYTES <= s->options.limit_bytes)
+		err = extents_take(&s->extents, ret);
+	pthread_mutex_unlock(&s->map_lock);
+	return err;
 }
 
 static void wake_to_reclaim(struct spool *s)
@@ -397,27 +424,16 @@ void spool_extent_give(struct spool *s, const struct extent *e, bool handed_out)
 
 /* Own files */
 
-int spool_file_take(struct spool *s, bool urgent, int *ret_fd)
+int spool_file_take(struct spool *s, bool urgent)
 {
 	unsigned max = s->options.own_files_max;
 	bool room;
-	int fd;
 
 	pthread_mutex_lock(&s->map_lock);
 	room = s->own_files < (urgent ? max : max - max / 2);
 	s->own_files += room;
 	pthread_mutex_unlock(&s->map_lock);
-	if (!room)
-		return -EMFILE;
-	fd = open_nameless(s->options.dir_fd);
-	if (fd < 0) {
-		pthread_mutex_lock(&s->map_lock);
-		s->own_files--;
-		pthread_mutex_unlock(&s->map_lock);
-		return fd;
-	}
-	*ret_fd = fd;
-	return 0;
+	return room ? 0 : -EMFILE;
 }
 
 static void close_later(struct spool *s, int *fd, bool own, uint64_t charged_bytes)
@@ -440,7 +456,10 @@ static void close_later(struct spool *s, int *fd, bool own, uint64_t charged_byt
 
 void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes)
 {
-	close_later(s, fd, true, charged_bytes);
+	if (*fd == -1)
+		uncount_file(s, charged_bytes);
+	else
+		close_later(s, fd, true, charged_bytes);
 }
 
 void spool_close(struct spool *s, int *fd)

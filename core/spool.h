@@ -39,7 +39,7 @@ struct extent {
 	off_t offset;
 };
 
-/* Returns 0, -ENOSPC at spool_limit, or -errno. May make an arena, which is a system call or two without disk I/O. */
+/* Returns 0, -ENOSPC at spool_limit, or -EAGAIN: try again after a SPOOL_ARENA job. */
 MUST_USE int spool_extent_take(struct spool *s, struct extent *ret);
 /*
  * handed_out: sendfile() may have put its pages into a socket, which shows what is written to them later on. Such an extent is used again only
@@ -48,14 +48,17 @@ MUST_USE int spool_extent_take(struct spool *s, struct extent *ret);
 void spool_extent_give(struct spool *s, const struct extent *e, bool handed_out);
 
 /*
- * A file of its own, read-write, without a name; *ret_fd is yours to give back with the bytes that were charged. -EMFILE when
- * own_files_max exist, or half as many and this one is not `urgent`: a body that is whole and must have a file now.
- * A spool thread closes it, since that can take a disk's time: until then file and bytes count.
+ * The right to a file of its own, yours to give back with the bytes that were charged and the file, if it was made: by the first job, since that
+ * can take a disk's time. -EMFILE when own_files_max were taken, or half as many and this one is not `urgent`: a body that is whole and must have
+ * a file now. A spool thread closes the file: until then file and bytes count.
  */
-MUST_USE int spool_file_take(struct spool *s, bool urgent, int *ret_fd);
+MUST_USE int spool_file_take(struct spool *s, bool urgent);
 void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes);
 
-/* A second, read-only open of an own file, with its own offset; *ret_fd is yours. */
+/*
+ * A second, read-only open of an own file, with its own offset; *ret_fd is yours. No disk work where there is a /proc and the file system is a
+ * local one (tried: ext4, while it is frozen).
+ */
 MUST_USE int spool_file_reopen(struct spool *s, int fd, int *ret_fd);
 
 /* Takes *fd, any regular file's, and has a spool thread close it. */
@@ -65,18 +68,22 @@ MUST_USE int spool_file_charge(struct spool *s, uint64_t bytes);
 
 uint64_t spool_own_file_bytes(const struct spool *s);
 
-/* One read, write or copy by a spool thread. Yours from the call to its delivery at `reply`; done() runs on that mailbox's thread. */
+/*
+ * One read, write or copy by a spool thread, or an arena that it adds if none has room. Yours from the call to its delivery at `reply`; done() runs
+ * on that mailbox's thread.
+ */
 struct spool_job {
 	struct mail mail; /* set by spool_submit */
 	struct mailbox *reply;
 	int fd;
+	bool make_file; /* first: it has no name, fd is its read-write descriptor, yours, or -1 if that failed */
 	off_t offset;
 	struct iovec *iov; /* what is written; used up. SPOOL_READ has none: it reads into the page cache only */
 	int iov_count;
 	int from_fd; /* what is copied to fd and offset */
 	off_t from_offset;
 	size_t len; /* bytes; of a write: what iov holds together */
-	enum { SPOOL_READ, SPOOL_WRITE, SPOOL_COPY } what;
+	enum { SPOOL_READ, SPOOL_WRITE, SPOOL_COPY, SPOOL_ARENA } what;
 	int result; /* 0: all of it, or -errno; a short read is -EIO */
 	void (*done)(struct spool_job *job);
 	struct spool_job *next;

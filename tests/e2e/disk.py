@@ -13,7 +13,8 @@ from procs import wait_for
 
 needs_root = pytest.mark.skipif(not ROOT, reason="mounts need root")
 
-WRITES, READS = 0, 1
+WRITES, READS, FILES = 0, 1, 2
+WORDS = 3  # for each: hangs, waiting, held
 
 
 def in_namespace(script, *args):
@@ -35,17 +36,18 @@ def free_bytes(site, path):
 
 
 class Disk:
-    """Can be told to hang. Everything that a program started behind `wrap` writes to regular files, or reads from them, waits then."""
+    """Can be told to hang. Everything that a program started behind `wrap` writes to regular files, or reads from them, or
+    has new ones of the spool's made, waits then."""
 
     def __init__(self, work):
         page, library, etc = work.path("disk"), work.path("stuck_disk.so"), work.path("etc")
         with open(page, "wb") as f:
-            f.write(bytes(24))
+            f.write(bytes(4 * 3 * WORDS))
         os.chmod(page, 0o666)
         subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", f'-DDISK_PAGE="{page}"', "-o", library,
                         os.path.join(HERE, "stuck_disk.c"), "-ldl"], check=True, stdin=subprocess.DEVNULL)
         with open(page, "r+b") as f:
-            self.page = mmap.mmap(f.fileno(), 24)
+            self.page = mmap.mmap(f.fileno(), 4 * 3 * WORDS)
         work.closers.append(self.release)
         # The front is started with an environment of its own, so LD_PRELOAD does not reach it. The file does, in an /etc of its own.
         os.mkdir(etc)
@@ -64,11 +66,11 @@ class Disk:
         struct.pack_into("=I", self.page, 4 * what, 1)
 
     def release(self):
-        struct.pack_into("=II", self.page, 0, 0, 0)
+        struct.pack_into(f"={WORDS}I", self.page, 0, *[0] * WORDS)
 
     def waiting(self, what):
         """Calls that hang just now."""
-        return self.word(2 + what)
+        return self.word(WORDS + what)
 
     def wait_waiting(self, what, n):
         wait_for(lambda: self.waiting(what) >= n, lambda: f"{n} calls to hang, there are {self.waiting(what)}")

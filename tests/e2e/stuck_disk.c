@@ -1,7 +1,7 @@
 /*
  * stuck_disk: a disk that hangs, for disk.py, which builds this and puts it before the C library of a forebay under test.
- * What a disk may keep waiting for ever waits here, while the test's page says so: writes and holes, and reads of regular files. The page
- * cache is said to hold nothing meanwhile. The page is a file of struct disk, shared with the test.
+ * What a disk may keep waiting for ever waits here, while the test's page says so: writes and holes, and reads of regular files, and new
+ * files of the spool's. The page cache is said to hold nothing meanwhile. The page is a file of struct disk, shared with the test.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,12 +18,12 @@
 #include <unistd.h>
 
 struct disk {
-	_Atomic uint32_t hangs[2];   /* writes, reads: set by the test */
-	_Atomic uint32_t waiting[2]; /* calls */
-	_Atomic uint32_t held[2];    /* calls, ever */
+	_Atomic uint32_t hangs[3];   /* writes, reads, new files: set by the test */
+	_Atomic uint32_t waiting[3]; /* calls */
+	_Atomic uint32_t held[3];    /* calls, ever */
 };
 
-enum { WRITES, READS };
+enum { WRITES, READS, FILES };
 
 /* Without the page nobody asks for anything: other programs in the same mount namespace. */
 static struct disk *disk_page(void)
@@ -54,18 +54,23 @@ static int is_file(int fd)
 	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-static void wait_for_disk(int what, int fd)
+static void hang(int what)
 {
 	struct disk *d = disk_page();
+
+	atomic_fetch_add(&d->held[what], 1);
+	atomic_fetch_add(&d->waiting[what], 1);
+	while (atomic_load(&d->hangs[what]))
+		usleep(1000);
+	atomic_fetch_sub(&d->waiting[what], 1);
+}
+
+static void wait_for_disk(int what, int fd)
+{
 	int saved = errno;
 
-	if (atomic_load(&d->hangs[what]) && is_file(fd)) {
-		atomic_fetch_add(&d->held[what], 1);
-		atomic_fetch_add(&d->waiting[what], 1);
-		while (atomic_load(&d->hangs[what]))
-			usleep(1000);
-		atomic_fetch_sub(&d->waiting[what], 1);
-	}
+	if (atomic_load(&disk_page()->hangs[what]) && is_file(fd))
+		hang(what);
 	errno = saved;
 }
 
@@ -74,6 +79,21 @@ static void wait_for_disk(int what, int fd)
 	if (!real)                                  \
 		real = dlsym(RTLD_NEXT, #name);     \
 	return real(__VA_ARGS__)
+
+/* The spool's are the only ones with these flags. */
+int openat(int dir_fd, const char *name, int flags, ...)
+{
+	mode_t mode = 0;
+	va_list args;
+
+	va_start(args, flags);
+	if (flags & (O_CREAT | O_TMPFILE))
+		mode = va_arg(args, mode_t);
+	va_end(args);
+	if ((flags & O_TMPFILE) == O_TMPFILE && atomic_load(&disk_page()->hangs[FILES]))
+		hang(FILES);
+	REAL(openat, dir_fd, name, flags, mode);
+}
 
 ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 {

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from client import Client, Cut, message
-from disk import READS, WRITES, Disk, free_bytes, needs_root, small
+from disk import FILES, READS, WRITES, Disk, free_bytes, needs_root, small
 from procs import wait_for
 from tools import pattern
 
@@ -167,15 +167,19 @@ def disk(work):
     d.release()
 
 
-@pytest.fixture
-def hung(work, disk):
+def hanging(work, disk, **options):
     """One event thread, so that whoever waits for the disk there keeps everybody waiting."""
     backend = work.backend()
     site = work.forebay({"socket": backend.name, "slots": 8, "queue_timeout": "10m", "timeout": "10m"}, listen={"min_rate": 0},
-                        forebay={"threads": 1, "drain_timeout": "300ms", "spool_threads": SPOOL_THREADS}, wrap=disk.wrap, env=disk.env,
-                        more={"pool other": {"socket": backend.name, "slots": 4}, "route */other": {"pool": "other"}})
+                        forebay={"threads": 1, "drain_timeout": "300ms", "spool_threads": SPOOL_THREADS, **options}, wrap=disk.wrap,
+                        env=disk.env, more={"pool other": {"socket": backend.name, "slots": 4}, "route */other": {"pool": "other"}})
     site.backend = backend
     return site
+
+
+@pytest.fixture
+def hung(work, disk):
+    return hanging(work, disk)
 
 
 def stalls_ms(site):
@@ -192,6 +196,32 @@ def test_uploads_wait_for_a_disk_that_hangs_and_nobody_else(hung, disk, size):
     disk.release()
     assert uploads.wait() == [200] * 6
     assert [len(body) for _, body in sorted(uploads_seen(hung.backend).items())] == [size] * 6
+
+
+def test_uploads_wait_for_files_that_a_disk_does_not_make_and_nobody_else(hung, disk):
+    size = 3 * MB
+    disk.hang(FILES)
+    uploads = Uploads(hung, [size] * 6)
+    disk.wait_waiting(FILES, SPOOL_THREADS)
+    others_are_served(hung)
+    assert disk.waiting(FILES) == SPOOL_THREADS and uploads.answers == [None] * 6 and not uploads_seen(hung.backend)
+    disk.release()
+    assert uploads.wait() == [200] * 6
+    assert [len(body) for _, body in sorted(uploads_seen(hung.backend).items())] == [size] * 6
+
+
+def test_an_upload_waits_for_an_arena_that_a_disk_does_not_make_and_nobody_else(work, disk):
+    """An arena is a sixteenth of the spool, and the first is made when forebay starts."""
+    site = hanging(work, disk, spool_own_file="1G", spool_limit="1G")
+    size = 70 * MB
+    disk.hang(FILES)
+    uploads = Uploads(site, [size])
+    disk.wait_waiting(FILES, 1)
+    others_are_served(site)
+    assert disk.waiting(FILES) == 1 and uploads.answers == [None] and not uploads_seen(site.backend)
+    disk.release()
+    assert uploads.wait() == [200]
+    assert [len(body) for body in uploads_seen(site.backend).values()] == [size]
 
 
 def test_responses_wait_for_a_disk_that_hangs_and_nobody_else(hung, disk):
@@ -271,10 +301,13 @@ def test_cold_uploads_wait_for_a_disk_that_hangs_and_nobody_else(hung, disk):
 
 
 def test_clients_that_leave_while_the_disk_hangs_leave_nothing(hung, disk):
+    raw = [message("POST", f"/upload/{i}", body=pattern(400_000, i)) for i in range(8)]
+    clients = [hung.connect() for _ in raw]
+    for c, r in zip(clients, raw):
+        c.send(r[:1000])
+    others_are_served(hung, 10)  # by then each has been heard: who leaves unheard is not in the log
     disk.hang(WRITES)
-    clients = [hung.connect() for _ in range(8)]
-    threads = [threading.Thread(target=c.try_send, args=(message("POST", f"/upload/{i}", body=pattern(400_000, i))[:-1],))
-               for i, c in enumerate(clients)]
+    threads = [threading.Thread(target=c.try_send, args=(r[1000:-1],)) for c, r in zip(clients, raw)]
     for t in threads:
         t.start()
     disk.wait_waiting(WRITES, SPOOL_THREADS)

@@ -3,8 +3,10 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,62 @@
 #define K  (size_t)1024
 #define E  SPOOL_EXTENT_BYTES
 #define IO 4
+
+/*
+ * A spool folder that hangs, or fails: the linker puts this before the real openat(). While the gate is shut, who opens waits, and it must not
+ * be the thread of the loop.
+ */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool shut;
+	int error; /* what openat() fails with; 0: it does not */
+	unsigned waiting;
+	pthread_t loop; /* its thread, while shut */
+} gate = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+int __real_openat(int dir_fd, const char *name, int flags, mode_t mode);
+int __wrap_openat(int dir_fd, const char *name, int flags, mode_t mode);
+
+int __wrap_openat(int dir_fd, const char *name, int flags, mode_t mode)
+{
+	bool blocks;
+	int error;
+
+	pthread_mutex_lock(&gate.lock);
+	blocks = gate.shut && pthread_equal(gate.loop, pthread_self());
+	if (blocks)
+		gate.shut = false;
+	gate.waiting++;
+	pthread_cond_broadcast(&gate.changed);
+	while (gate.shut)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	gate.waiting--;
+	error = gate.error;
+	pthread_mutex_unlock(&gate.lock);
+	if (blocks)
+		fail_msg("the loop's thread waits for the disk");
+	errno = error;
+	return error ? -1 : __real_openat(dir_fd, name, flags, mode);
+}
+
+static void set_gate(bool shut, int error)
+{
+	pthread_mutex_lock(&gate.lock);
+	gate.loop = pthread_self();
+	gate.shut = shut;
+	gate.error = error;
+	pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+static void wait_at_gate(unsigned n)
+{
+	pthread_mutex_lock(&gate.lock);
+	while (gate.waiting < n)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+}
 
 struct fixture {
 	char dir[64];
@@ -589,6 +647,161 @@ static void check_exported(int fd, size_t bytes)
 	free(got);
 }
 
+/* What is appended meanwhile stays in memory, and can be read there. */
+static void a_file_that_takes_the_disk_long_is_waited_for(void **state)
+{
+	static const struct body_options rows[] = {
+		{ .memory_max = 64 * K, .own_file = true },
+		{ .memory_max = 64 * K, .expected = 2 << 20 },
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		make(f);
+		new_body(f, rows[i]);
+		set_gate(true, 0);
+		assert_int_equal(append(f, 700 * K), 0);
+		assert_int_equal(append(f, 500 * K), 0);
+		wait_at_gate(1);
+		assert_int_equal(mailbox_drain(&f->loop->mailbox), 0);
+		assert_false(body_settled(f->body));
+		assert_int_equal(figures(f).own_files, 1);
+		check_content(f);
+		body_finish(f->body);
+		set_gate(false, 0);
+		settle(f);
+		assert_true(body_settled(f->body));
+		assert_int_equal(f->failed, 0);
+		assert_int_equal(figures(f).own_files, 1);
+		assert_int_equal(figures(f).extents, 0);
+		check_content(f);
+		unmake(f);
+	}
+}
+
+static void an_arena_that_takes_the_disk_long_is_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	enum { ARENA = 1024 };
+	struct extent *e = calloc(ARENA, sizeof(*e));
+
+	assert_non_null(e);
+	make(f);
+	for (size_t i = 0; i < ARENA; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+	new_body(f, (struct body_options){ .memory_max = 64 * K });
+	set_gate(true, 0);
+	assert_int_equal(append(f, 200 * K), 0);
+	wait_at_gate(1);
+	assert_int_equal(mailbox_drain(&f->loop->mailbox), 0);
+	assert_true(body_full(f->body));
+	assert_int_equal(f->room, 0);
+	check_content(f);
+	set_gate(false, 0);
+	settle(f);
+	assert_int_equal(f->failed, 0);
+	assert_true(f->room > 0);
+	assert_true(figures(f).extents > ARENA);
+	check_content(f);
+	for (size_t i = 0; i < ARENA; i++)
+		spool_extent_give(f->spool, &e[i], false);
+	free(e);
+}
+
+static void an_arena_that_cannot_be_made_is_a_failure(void **state)
+{
+	struct fixture *f = *state;
+	enum { ARENA = 1024 };
+	struct extent *e = calloc(ARENA, sizeof(*e));
+
+	assert_non_null(e);
+	make(f);
+	for (size_t i = 0; i < ARENA; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+	new_body(f, (struct body_options){ .memory_max = 64 * K });
+	set_gate(false, EIO);
+	assert_int_equal(append(f, 200 * K), 0);
+	settle(f);
+	set_gate(false, 0);
+	assert_int_equal(f->failed, 1);
+	assert_int_equal(f->err, -EIO);
+	for (size_t i = 0; i < ARENA; i++)
+		spool_extent_give(f->spool, &e[i], false);
+	free(e);
+}
+
+static void a_file_that_cannot_be_made_is_a_failure_but_for_want_of_descriptors(void **state)
+{
+	static const struct {
+		int error, failure;
+	} rows[] = { { EMFILE, 0 }, { ENFILE, 0 }, { EIO, -EIO }, { ENOSPC, -ENOSPC } };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		make(f);
+		f->failed = 0;
+		new_body(f, (struct body_options){ .memory_max = 64 * K, .expected = 2 << 20 });
+		set_gate(false, rows[i].error);
+		assert_int_equal(append(f, 300 * K), 0);
+		settle(f);
+		set_gate(false, 0);
+		assert_int_equal(body_failure(f->body), rows[i].failure);
+		assert_int_equal(f->failed, rows[i].failure != 0);
+		assert_int_equal(figures(f).own_files, 0);
+		if (!rows[i].failure) {
+			assert_int_equal(append(f, 300 * K), 0);
+			settle(f);
+			assert_true(figures(f).extents > 0);
+			check_content(f);
+		}
+		unmake(f);
+	}
+}
+
+/* The same when a body that went to extents is to move into a file. */
+static void a_body_that_cannot_move_into_a_file_says_so(void **state)
+{
+	struct fixture *f = *state;
+	int fd = -1;
+
+	make_with(f, 64 << 20, 64 << 20, 1);
+	assert_int_equal(spool_file_take(f->spool, false), 0); /* the one that is there */
+	new_body(f, (struct body_options){ .memory_max = 64 * K, .own_file = true });
+	assert_int_equal(append(f, 300 * K), 0);
+	settle(f);
+	spool_file_give(f->spool, &fd, 0);
+	assert_true(figures(f).extents > 0);
+	body_spill(f->body);
+	settle(f);
+	set_gate(false, EMFILE);
+	body_finish(f->body);
+	settle(f);
+	set_gate(false, 0);
+	assert_int_equal(figures(f).own_files, 0);
+	assert_true(body_settled(f->body));
+	assert_int_equal(body_export(f->body, &fd), -EXDEV);
+	check_content(f);
+}
+
+static void a_body_freed_while_its_file_is_made_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int error = 0; error <= EMFILE; error += EMFILE) {
+		make(f);
+		new_body(f, (struct body_options){ .memory_max = 64 * K, .own_file = true });
+		set_gate(true, error);
+		assert_int_equal(append(f, 300 * K), 0);
+		wait_at_gate(1);
+		body_free(&f->body);
+		assert_true(f->loop->lease.used > 0);
+		set_gate(false, error);
+		settle(f);
+		set_gate(false, 0);
+		unmake(f);
+	}
+}
+
 static void what_is_exported_is_whole_and_cannot_be_changed(void **state)
 {
 	static const struct {
@@ -1003,6 +1216,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_a_spool_all_stays_in_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many_own_files_go_to_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_body_that_went_to_extents_gets_its_file_when_it_is_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_that_takes_the_disk_long_is_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_arena_that_takes_the_disk_long_is_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_arena_that_cannot_be_made_is_a_failure, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    a_file_that_cannot_be_made_is_a_failure_but_for_want_of_descriptors, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_body_that_cannot_move_into_a_file_says_so, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_body_freed_while_its_file_is_made_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_exported_is_whole_and_cannot_be_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(settling_is_told_as_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_cold_file_is_read_in_first, setup, teardown),

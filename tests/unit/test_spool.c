@@ -105,6 +105,30 @@ static int run_job(struct fixture *f, struct test_job *t)
 	return t->job.result;
 }
 
+/* As a body does it. */
+static int take(struct fixture *f, struct extent *ret)
+{
+	struct test_job arena = { .job = { .what = SPOOL_ARENA } };
+	int err = spool_extent_take(f->spool, ret);
+
+	if (err != -EAGAIN)
+		return err;
+	assert_int_equal(run_job(f, &arena), 0);
+	return spool_extent_take(f->spool, ret);
+}
+
+/* The file, with one byte; what was to be taken was. */
+static int make_file(struct fixture *f)
+{
+	char text[] = "x";
+	struct iovec iov = { text, 1 };
+	struct test_job write = { .job = { .what = SPOOL_WRITE, .make_file = true, .iov = &iov, .iov_count = 1, .len = 1 } };
+
+	assert_int_equal(run_job(f, &write), 0);
+	assert_true(write.job.fd != -1);
+	return write.job.fd;
+}
+
 static struct spool_figures figures(struct fixture *f)
 {
 	struct spool_figures ret;
@@ -134,11 +158,11 @@ static void extents_end_at_the_limit_and_are_recycled(void **state)
 		struct stat st;
 
 		make(f, limits[i].limit_bytes, 0, 1);
-		while (n <= limits[i].fit && spool_extent_take(f->spool, &e[n]) == 0)
+		while (n <= limits[i].fit && take(f, &e[n]) == 0)
 			n++;
 		if (n != limits[i].fit)
 			fail_msg("row %zu: %zu fit", i, n);
-		if (spool_extent_take(f->spool, &e[n]) != -ENOSPC || figures(f).extents != n || figures(f).bytes != n * E)
+		if (take(f, &e[n]) != -ENOSPC || figures(f).extents != n || figures(f).bytes != n * E)
 			fail_msg("row %zu: not at the limit", i);
 		for (size_t round = 0; n > 0 && round < 3; round++) {
 			const struct extent was = e[n - 1];
@@ -172,7 +196,7 @@ static void no_place_is_given_out_twice(void **state)
 	assert_true(e && seen);
 	make(f, COUNT * (uint64_t)E, 0, 1);
 	for (size_t i = 0; i < COUNT; i++)
-		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+		assert_int_equal(take(f, &e[i]), 0);
 	for (size_t i = 0; i < COUNT; i++) {
 		size_t at = (size_t)rand_r(&seed) % COUNT;
 
@@ -195,13 +219,14 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	struct fixture *f = *state;
 	struct extent e;
 	struct test_job nothing = { .job = { .what = SPOOL_WRITE, .fd = -1 } };
-	int fd[3] = { -1, -1, -1 };
+	int fd[2] = { -1, -1 };
 
 	make(f, 4 * E, 2, 1);
-	assert_int_equal(spool_file_take(f->spool, false, &fd[0]), 0);
-	assert_int_equal(spool_file_take(f->spool, false, &fd[1]), -EMFILE); /* half of them are for the urgent */
-	assert_int_equal(spool_file_take(f->spool, true, &fd[1]), 0);
-	assert_int_equal(spool_file_take(f->spool, true, &fd[2]), -EMFILE);
+	assert_int_equal(spool_file_take(f->spool, false), 0);
+	assert_int_equal(spool_file_take(f->spool, false), -EMFILE); /* half of them are for the urgent */
+	assert_int_equal(spool_file_take(f->spool, true), 0);
+	assert_int_equal(spool_file_take(f->spool, true), -EMFILE);
+	fd[0] = make_file(f);
 	assert_int_equal(figures(f).own_files, 2);
 	assert_int_equal(spool_file_charge(f->spool, 3 * E), 0);
 	assert_int_equal(spool_extent_take(f->spool, &e), 0);
@@ -213,12 +238,13 @@ static void own_files_are_counted_and_charged_with_the_extents(void **state)
 	assert_int_equal(spool_extent_take(f->spool, &e), -ENOSPC);
 	spool_file_give(f->spool, &fd[0], 3 * E);
 	assert_int_equal(fd[0], -1);
-	spool_file_give(f->spool, &fd[1], 1);
+	spool_file_give(f->spool, &fd[1], 1); /* it was never made */
 	/* The one thread closes before it does this, which is behind in the queue. */
 	assert_int_equal(run_job(f, &nothing), 0);
 	assert_int_equal(figures(f).own_files, 0);
 	assert_int_equal(figures(f).bytes, 0);
-	assert_int_equal(spool_file_take(f->spool, false, &fd[0]), 0);
+	assert_int_equal(spool_file_take(f->spool, false), 0);
+	fd[0] = make_file(f);
 	spool_file_give(f->spool, &fd[0], 0);
 	spool_stop(f->spool);
 	assert_int_equal(figures(f).own_files, 0); /* it is closed, and not only about to be */
@@ -259,7 +285,7 @@ static void free_extents_leave_the_disk_for_own_files(void **state)
 	for (size_t i = 0; i < COUNT; i++)
 		spool_extent_give(f->spool, &e[i], false);
 	assert_true(on_disk(e[0].fd) >= COUNT * E); /* recycled without truncation */
-	assert_int_equal(spool_file_take(f->spool, false, &fd), 0);
+	assert_int_equal(spool_file_take(f->spool, false), 0);
 	assert_int_equal(spool_file_charge(f->spool, 10 * E + 1), 0);
 	assert_int_equal(spool_file_charge(f->spool, 50 * E - 1), 0);
 	assert_int_equal(run_job(f, &nothing), 0);
@@ -340,14 +366,58 @@ static void a_reopened_file_cannot_be_changed(void **state)
 	int fd = -1, again = -1;
 
 	make(f, E, 1, 1);
-	assert_int_equal(spool_file_take(f->spool, false, &fd), 0);
-	assert_int_equal(write(fd, "abc", 3), 3);
+	assert_int_equal(spool_file_take(f->spool, false), 0);
+	fd = make_file(f);
+	assert_int_equal(pwrite(fd, "abc", 3, 0), 3);
 	assert_int_equal(spool_file_reopen(f->spool, fd, &again), 0);
 	assert_int_equal(read(again, got, sizeof(got)), 3); /* an offset of its own */
 	assert_int_equal(write(again, "x", 1), -1);
 	assert_int_equal(ftruncate(again, 0), -1);
 	close(again);
 	spool_file_give(f->spool, &fd, 0);
+}
+
+/* Threads that find no room at once make one arena and not two. */
+static void one_arena_is_made_when_one_is_wanted(void **state)
+{
+	struct fixture *f = *state;
+	enum { ARENA = 1024, JOBS = 16 };
+	struct extent *e = calloc(2 * ARENA, sizeof(*e)), more;
+	struct test_job jobs[JOBS];
+
+	assert_non_null(e);
+	make(f, 3 * ARENA * (uint64_t)E, 0, 4);
+	for (size_t i = 0; i < ARENA; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+	assert_int_equal(spool_extent_take(f->spool, &e[ARENA]), -EAGAIN);
+	for (size_t i = 0; i < JOBS; i++) {
+		jobs[i] = (struct test_job){ .job = { .what = SPOOL_ARENA } };
+		submit(f, &jobs[i]);
+	}
+	wait_done(f, JOBS);
+	for (size_t i = 0; i < JOBS; i++)
+		assert_int_equal(jobs[i].job.result, 0);
+	for (size_t i = ARENA; i < 2 * ARENA; i++)
+		assert_int_equal(spool_extent_take(f->spool, &e[i]), 0);
+	assert_int_equal(spool_extent_take(f->spool, &more), -EAGAIN);
+	for (size_t i = 0; i < 2 * ARENA; i++)
+		spool_extent_give(f->spool, &e[i], false);
+	free(e);
+}
+
+static void a_file_that_cannot_be_made_is_the_jobs_result(void **state)
+{
+	struct fixture *f = *state;
+	char text[] = "x";
+	struct iovec iov = { text, 1 };
+	struct test_job write = { .job = { .what = SPOOL_WRITE, .make_file = true, .iov = &iov, .iov_count = 1, .len = 1 } };
+
+	make(f, E, 1, 1);
+	/* The folder is gone. */
+	assert_int_equal(rmdir(f->dir), 0);
+	assert_true(run_job(f, &write) < 0);
+	assert_int_equal(write.job.fd, -1);
+	assert_int_equal(mkdir(f->dir, 0700), 0);
 }
 
 static void a_directory_that_cannot_be_used_is_an_error_at_the_start(void **state)
@@ -550,6 +620,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_disk_is_the_jobs_result, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reopened_file_cannot_be_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_that_cannot_be_used_is_an_error_at_the_start, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_arena_is_made_when_one_is_wanted, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_that_cannot_be_made_is_the_jobs_result, setup, teardown),
 		cmocka_unit_test_setup_teardown(threads_share_the_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_jobs_on_many_threads_all_come_back, setup, teardown),
 	};
