@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <event2/event_struct.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -19,6 +20,8 @@
 #define LOG_FLUSH_MS 1000
 #define QUEUE_MAX    1024 /* messages to the master */
 #define ERRORS_MAX   (64u << 10)
+#define STORM_BYTES  (8u << 20) /* that were held and are not any more: worth to be given back */
+#define CALM_TICKS   3
 
 /* What the master has sent decides what may come next. */
 enum front_state {
@@ -52,6 +55,10 @@ struct front {
 	int spool_dir;
 	struct conf *conf;
 	struct crew *crew;
+	struct {
+		uint64_t peak; /* bytes charged, since memory last went back */
+		unsigned calm; /* ticks since they were many */
+	} storm;
 };
 
 /* The only writer of f->state. */
@@ -324,15 +331,29 @@ static void tell_given_up(struct front *f)
 			log_error("event=replace_lost pool=%" PRIu32 " slot=%" PRIu32, m.u.replace.pool, m.u.replace.slot);
 }
 
+/* After a storm: the C library keeps what it had from the system unless it is told. */
+static void look_for_calm(struct front *f, uint64_t held)
+{
+	f->storm.peak = MAX(f->storm.peak, held);
+	if (f->storm.peak - held < STORM_BYTES || held > f->storm.peak / 2) {
+		f->storm.calm = 0;
+	} else if (++f->storm.calm == CALM_TICKS) {
+		f->storm.peak = held;
+		f->storm.calm = 0;
+		(void)malloc_trim(0);
+	}
+}
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct front *f = ctx;
 	struct channel_message m;
 
 	tell_given_up(f);
+	crew_figures(f->crew, &m);
+	look_for_calm(f, m.u.tick.memory_bytes);
 	if (channel_waiting(f->channel) > 0)
 		return; /* the master is behind: newer figures will do */
-	crew_figures(f->crew, &m);
 	if (channel_send(f->channel, &m, NULL) != 0)
 		log_error("event=tick_lost");
 }
