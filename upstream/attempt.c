@@ -20,7 +20,7 @@
 #define READS_AT_ONCE    8 /* before the other connections have their turn */
 #define PIECES           8
 #define STARVED_RETRY_MS 100
-#define QUIET_US         100 /* after a look at a link, it is not looked at again */
+#define QUIET_US         1000 /* after a look at a link, it is not looked at again */
 
 enum attempt_state {
 	STATE_CONNECTING,
