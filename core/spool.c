@@ -43,6 +43,19 @@ struct spool {
 
 /* Files without a name */
 
+/*
+ * Whoever reads a file notes the time in its inode, which is a change of the file system's and may wait for a busy journal: an event
+ * thread's sendfile() of cached pages would. It fails where the file is not ours to the server's mind (NFS).
+ */
+static int without_atime(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags != -1)
+		(void)fcntl(fd, F_SETFL, flags | O_NOATIME);
+	return fd;
+}
+
 /* For file systems without O_TMPFILE. */
 static int open_and_unlink(int dir_fd)
 {
@@ -101,6 +114,7 @@ static int add_arena(struct spool *s)
 	fd = open_nameless(s->options.dir_fd);
 	if (fd < 0)
 		return fd;
+	(void)without_atime(fd);
 	/*
 	 * No read-ahead: it makes folios of up to 2M, which neighbouring extents share. A hole in such a folio is zeros written into pages
 	 * that a socket may still hold (ext4 and XFS do that); one in small pages takes them away whole, which is what we punch for.
@@ -235,7 +249,7 @@ static int make_file(struct spool *s, struct spool_job *job)
 {
 	int fd = open_nameless(s->options.dir_fd);
 
-	job->fd = MAX(fd, -1);
+	job->fd = fd < 0 ? -1 : without_atime(fd);
 	return MIN(fd, 0);
 }
 
@@ -528,7 +542,7 @@ int spool_file_reopen(struct spool *s, int fd, int *ret_fd)
 		again = reopen_by_name(s->options.dir_fd, fd);
 	if (again < 0)
 		return again;
-	*ret_fd = again;
+	*ret_fd = without_atime(again);
 	return 0;
 }
 

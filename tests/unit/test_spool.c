@@ -377,6 +377,26 @@ static void a_reopened_file_cannot_be_changed(void **state)
 	spool_file_give(f->spool, &fd, 0);
 }
 
+/* That would be a change of the file system's, by whoever reads. */
+static void no_read_notes_its_time(void **state)
+{
+	struct fixture *f = *state;
+	struct extent e;
+	int fd, again = -1;
+
+	make(f, 2 * E, 1, 1);
+	assert_int_equal(spool_extent_take(f->spool, &e), 0);
+	assert_true(fcntl(e.fd, F_GETFL) & O_NOATIME);
+	spool_extent_give(f->spool, &e, false);
+	assert_int_equal(spool_file_take(f->spool, false), 0);
+	fd = make_file(f);
+	assert_true(fcntl(fd, F_GETFL) & O_NOATIME);
+	assert_int_equal(spool_file_reopen(f->spool, fd, &again), 0);
+	assert_true(fcntl(again, F_GETFL) & O_NOATIME);
+	close(again);
+	spool_file_give(f->spool, &fd, 0);
+}
+
 /* Threads that find no room at once make one arena and not two. */
 static void one_arena_is_made_when_one_is_wanted(void **state)
 {
@@ -619,6 +639,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(jobs_write_all_pieces_and_read_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_is_the_jobs_result, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reopened_file_cannot_be_changed, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_read_notes_its_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_that_cannot_be_used_is_an_error_at_the_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_arena_is_made_when_one_is_wanted, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_cannot_be_made_is_the_jobs_result, setup, teardown),
