@@ -20,7 +20,8 @@
 #define READS_AT_ONCE    8 /* before the other connections have their turn */
 #define PIECES           8
 #define STARVED_RETRY_MS 100
-#define QUIET_US         1000 /* after a look at a link, it is not looked at again */
+#define PEEKED_BYTES     (16u << 10) /* of answers read in place that may lie in a link */
+#define QUIET_US         1000        /* after a look at a link, it is not looked at again */
 
 enum attempt_state {
 	STATE_CONNECTING,
@@ -313,7 +314,7 @@ static void attempt_send(struct attempt *a)
 		if (step == SENDER_ENDED && a->body_held && send_on_after_head(a))
 			step = SENDER_ON;
 	}
-	if (a->link->peeked > 0)
+	if (a->link->peeked > PEEKED_BYTES)
 		link_take_out(a->link);
 	if (a->request->streams && a->request->body)
 		body_drop(a->request->body, a->sender.cursor.offset);
@@ -492,6 +493,8 @@ static void read_framed(struct attempt *a)
 		}
 		body_commit(a->into, 0);
 	}
+	if (!in_place)
+		link_take_out(a->link);
 	n = receive(a, &iov, 1, in_place, &fd);
 	if (n > 0 && (size_t)n < asked)
 		a->link->emptied_us = loop_now_us(a->loop);
@@ -526,6 +529,7 @@ static void read_raw(struct attempt *a)
 	want = MIN(room, want);
 	if (a->into && want == a->raw_left)
 		iov[n++] = (struct iovec){ a->loop->scratch, HEAD_READ_BYTES };
+	link_take_out(a->link);
 	got = receive(a, iov, n, false, &fd);
 	if (!received(a, got)) {
 		if (a->into)

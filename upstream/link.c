@@ -102,6 +102,7 @@ void link_free(struct link **l)
 	if (!old)
 		return;
 	link_unhook(old);
+	link_take_out(old); /* what lies unread makes a reset of our end */
 	close(old->fd);
 	free(old);
 }
@@ -170,7 +171,7 @@ ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)
 void link_take_out(struct link *l)
 {
 	/* Not the loop's scratch: there the pipelined requests lie behind the one that is being sent just now. */
-	char away[4096];
+	char away[16u << 10];
 
 	while (l->peeked > 0) {
 		ssize_t got = recv(l->fd, away, MIN((size_t)l->peeked, sizeof(away)), MSG_DONTWAIT);

@@ -30,8 +30,8 @@ struct link {
 	uint64_t emptied_us; /* when a read last got all there was */
 	/*
 	 * A blocking worker that has answered sleeps in recv() on this connection, and taking the answer out of a Unix socket wakes it for
-	 * nothing: the kernel tells of free room whoever waits. So a short answer is read in place, and taken out behind the next request,
-	 * which wakes the worker anyhow.
+	 * nothing: the kernel tells of free room whoever waits. So short answers are read in place, and taken out several at once behind a
+	 * request, which wakes the worker anyhow.
 	 */
 	uint32_t peeked; /* bytes that were read and still lie in the socket */
 	bool peeks;      /* the next answer is read so */
@@ -73,7 +73,7 @@ void link_again(struct link *l, short what);
 /* A read of the connection's next bytes, in place (`peeked`) if wanted. Bytes, 0 at the end, or -errno. */
 ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place);
 
-/* Takes out what was peeked. Whoever reads or sends on calls it first. */
+/* Takes out what was peeked. Whoever reads otherwise calls it first. */
 void link_take_out(struct link *l);
 
 /* For pool_new. */
