@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 
 #define STEPS_AT_ONCE 32 /* sends, before the other connections have their turn */
+#define FEW_EVENTS    16 /* that wait in a turn of the loop */
 
 /* The response is out. False: c was freed. */
 static bool client_turn_over(struct http1_client *c)
@@ -166,9 +167,13 @@ static void client_respond(void *ctx)
 	}
 	client_watch_stream(c);
 	/*
-	 * Behind all that this turn of the loop has to do already: workers get their next requests before clients their answers, and clients
-	 * that are woken together cost less than one by one.
+	 * Behind what this turn of the loop has to do already, if that is little: workers get their next requests before clients their
+	 * answers, and clients that are woken together cost less than one by one.
 	 */
+	if (event_base_get_num_events(client_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > FEW_EVENTS) {
+		(void)client_flush(c);
+		return;
+	}
 	event_active(&c->ev, EV_WRITE, 0);
 }
 
