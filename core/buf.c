@@ -41,7 +41,7 @@ static bool grow(struct buf *b, size_t need)
 	ptr = realloc(b->lent ? NULL : b->ptr, MAX(size, (size_t)1));
 	if (!ptr)
 		return false;
-	if (b->lent)
+	if (b->lent && b->len > 0)
 		memcpy(ptr, b->ptr, b->len);
 	b->lent = false;
 	b->ptr = ptr;

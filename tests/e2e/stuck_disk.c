@@ -74,10 +74,10 @@ static void wait_for_disk(int what, int fd)
 	errno = saved;
 }
 
-#define REAL(name, ...)                             \
-	static __typeof__(name) *real;              \
-	if (!real)                                  \
-		real = dlsym(RTLD_NEXT, #name);     \
+#define REAL(name, ...)                                                                                                        \
+	static __typeof__(name) *real;                                                                                         \
+	if (!real)                                                                                                             \
+		real = dlsym(RTLD_NEXT, #name);                                                                                \
 	return real(__VA_ARGS__)
 
 /* The spool's are the only ones with these flags. */
