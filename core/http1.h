@@ -92,9 +92,9 @@ struct http1_message {
 };
 
 /*
- * Parses a whole request head, as http1_scan measured it, into an empty head (left empty on error; room reserved before is used) and checks all that
- * RFC 9112 asks of a recipient: request line, fields, Host, framing. Authority, path and query are set for origin-form,
- * absolute-form and asterisk-form.
+ * Parses a whole request head, as http1_scan measured it, into an empty head (left empty on error; room that was reserved in
+ * it is used) and checks all that RFC 9112 asks of a recipient: request line, fields, Host, framing. Authority, path and query
+ * are set for origin-form, absolute-form and asterisk-form.
  */
 enum http1_result http1_request(struct slice text, struct head *ret, struct http1_message *ret_message);
 

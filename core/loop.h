@@ -72,6 +72,7 @@ void loop_stop(struct loop *l);
 uint64_t loop_read_clock(struct loop *l);
 int64_t loop_wall_us(struct loop *l); /* since 1970 */
 
+/* What each callback of a client's, a link's or a listener's event calls first: one that does not sees an older time. */
 static inline void loop_callback(struct loop *l)
 {
 	l->clock_stale = true;
