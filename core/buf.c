@@ -16,6 +16,13 @@ void buf_init_in(struct buf *b, char *first, size_t first_bytes, size_t max)
 	*b = (struct buf){ .ptr = first, .size = MIN(first_bytes, max), .max = max, .lent = true };
 }
 
+void buf_borrow(struct buf *b, struct slice bytes, size_t max)
+{
+	*b = (struct buf){
+		.ptr = (char *)(uintptr_t)bytes.ptr, .len = bytes.len, .size = bytes.len, .max = max, .lent = true, .borrowed = true
+	};
+}
+
 void buf_done(struct buf *b)
 {
 	if (!b->lent)
@@ -25,6 +32,8 @@ void buf_done(struct buf *b)
 
 void buf_clear(struct buf *b)
 {
+	if (b->borrowed)
+		buf_done(b);
 	b->len = 0;
 	b->failed = false;
 }
@@ -43,7 +52,7 @@ static bool grow(struct buf *b, size_t need)
 		return false;
 	if (b->lent && b->len > 0)
 		memcpy(ptr, b->ptr, b->len);
-	b->lent = false;
+	b->lent = b->borrowed = false;
 	b->ptr = ptr;
 	b->size = size;
 	return true;

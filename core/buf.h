@@ -12,14 +12,17 @@ struct buf {
 	size_t len, size, max; /* bytes */
 	bool failed;           /* sticky: something did not fit or had no memory */
 	bool lent;             /* ptr is the caller's */
+	bool borrowed;         /* and not to be written to */
 };
 
 void buf_init(struct buf *b, size_t max);
 /* Begins in memory of the caller's, which outlives it; what does not fit there moves to the heap. */
 void buf_init_in(struct buf *b, char *first, size_t first_bytes, size_t max);
+/* Begins as bytes of the caller's, which outlive it and are never written to: what is added takes all to the heap. */
+void buf_borrow(struct buf *b, struct slice bytes, size_t max);
 void buf_done(struct buf *b);
 
-/* Forgets the content and `failed`, keeps the memory. */
+/* Forgets the content and `failed`, keeps the memory, but for what was borrowed. */
 void buf_clear(struct buf *b);
 
 /* Room for n more bytes at ptr + len, or NULL and `failed` is set. */

@@ -246,18 +246,20 @@ int head_add_id(struct head *h, enum field_id id, struct slice name, struct slic
 	h->fields[h->field_count].name = put(h, name);
 	h->fields[h->field_count].value = put(h, value);
 	h->fields[h->field_count++].id = (uint8_t)id;
-	h->field_bytes += (uint32_t)(name.len + value.len);
+	h->ids |= 1ull << id;
 	return 0;
 }
 
 int head_add_spans(struct head *h, struct span name, struct span value)
 {
+	enum field_id id;
 	int err = make_room(h, 0, 1);
 
 	if (err)
 		return err;
-	h->fields[h->field_count++] = (struct field){ .name = name, .value = value, .id = field_id_from(head_text(h, name)) };
-	h->field_bytes += name.len + value.len;
+	id = field_id_from(head_text(h, name));
+	h->fields[h->field_count++] = (struct field){ .name = name, .value = value, .id = (uint8_t)id };
+	h->ids |= 1ull << id;
 	return 0;
 }
 
@@ -281,8 +283,12 @@ int head_copy(struct head *to, const struct head *from)
 	return 0;
 }
 
+static_assert(FIELD_ID_COUNT <= 64, "head.ids");
+
 int head_find(const struct head *h, enum field_id id, unsigned from)
 {
+	if (!(h->ids & 1ull << id))
+		return -1;
 	for (unsigned i = from; i < h->field_count; i++)
 		if (h->fields[i].id == id)
 			return (int)i;

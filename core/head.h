@@ -73,7 +73,7 @@ struct head {
 	uint32_t text_len, text_size;
 	struct field *fields;
 	uint16_t field_count, field_size;
-	uint32_t field_bytes; /* of all fields' names and values */
+	uint64_t ids; /* of its fields: a bit for each enum field_id */
 	/* a request's */
 	uint8_t method; /* enum method */
 	struct span method_text;

@@ -504,58 +504,23 @@ enum http1_result http1_response(
 
 /* Writing. */
 
-static char *copy(char *to, struct slice s)
+void http1_write_request_line(struct buf *out, struct slice method, struct slice path, const struct slice *query)
 {
-	memcpy(to, s.ptr, s.len);
-	return to + s.len;
-}
-
-/* Room for them is asked for once: there are many, and they are short. */
-static void write_fields(const struct head *h, struct buf *out)
-{
-	char *to = buf_room(out, h->field_bytes + 4 * (size_t)h->field_count + 2);
-
-	if (!to)
-		return;
-	for (unsigned i = 0; i < h->field_count; i++) {
-		to = copy(to, head_name(h, i));
-		*to++ = ':';
-		*to++ = ' ';
-		to = copy(to, head_value(h, i));
-		*to++ = '\r';
-		*to++ = '\n';
+	buf_add(out, method);
+	buf_char(out, ' ');
+	buf_add(out, path);
+	if (query) {
+		buf_char(out, '?');
+		buf_add(out, *query);
 	}
-	*to++ = '\r';
-	*to++ = '\n';
-	out->len = (size_t)(to - out->ptr);
-}
-
-/* What a head takes on the wire, about: what is written next then finds its place without growing bit by bit. */
-static void make_room(const struct head *h, struct buf *out)
-{
-	size_t about = (size_t)h->text_len + 4 * (size_t)h->field_count + 64;
-
-	if (about <= out->max - out->len)
-		(void)buf_room(out, about);
-}
-
-void http1_write_request(const struct head *h, struct buf *out)
-{
-	make_room(h, out);
-	buf_add(out, h->method_text.len ? head_text(h, h->method_text) : method_name(h->method));
-	buf_char(out, ' ');
-	buf_add(out, head_text(h, h->target));
 	buf_add(out, SLICE(" HTTP/1.1\r\n"));
-	write_fields(h, out);
 }
 
-void http1_write_response(const struct head *h, struct buf *out)
+void http1_write_status_line(struct buf *out, unsigned status, struct slice reason)
 {
-	make_room(h, out);
 	buf_add(out, SLICE("HTTP/1.1 "));
-	buf_u64(out, h->status);
+	buf_u64(out, status);
 	buf_char(out, ' ');
-	buf_add(out, h->reason.len ? head_text(h, h->reason) : status_reason(h->status));
+	buf_add(out, reason.len ? reason : status_reason(status));
 	buf_add(out, SLICE("\r\n"));
-	write_fields(h, out);
 }

@@ -134,8 +134,38 @@ static inline uint64_t chunked_data_left(const struct chunked *c)
 }
 void chunked_skip(struct chunked *c, uint64_t n);
 
-/* Writes a head's first line and fields, ending in the empty line. The request line is method, target and HTTP/1.1. */
-void http1_write_request(const struct head *h, struct buf *out);
-void http1_write_response(const struct head *h, struct buf *out);
+/*
+ * Writing a head, piece by piece: its first line, its fields, the empty line. What is written must have been checked (fields.h). Each piece goes
+ * in whole, or sets out->failed.
+ */
+
+/* `query` NULL: there is none. */
+void http1_write_request_line(struct buf *out, struct slice method, struct slice path, const struct slice *query);
+
+/* An empty reason: the usual one. */
+void http1_write_status_line(struct buf *out, unsigned status, struct slice reason);
+
+static inline void http1_write_field(struct buf *out, struct slice name, struct slice value)
+{
+	size_t len = name.len + value.len + 4;
+	char *to = len <= out->size - out->len ? out->ptr + out->len : buf_room(out, len);
+
+	if (!to)
+		return;
+	memcpy(to, name.ptr, name.len);
+	to += name.len;
+	*to++ = ':';
+	*to++ = ' ';
+	memcpy(to, value.ptr, value.len);
+	to += value.len;
+	*to++ = '\r';
+	*to = '\n';
+	out->len += len;
+}
+
+static inline void http1_write_end(struct buf *out)
+{
+	buf_add(out, SLICE("\r\n"));
+}
 
 #endif

@@ -125,10 +125,10 @@ enum sender_step sender_step(struct sender *s, const struct sender_sink *sink, v
 	if (s->out.failed || next.what == BODY_FAILED)
 		return SENDER_LOST;
 	if (sender_out_left(s) > 0 || next.what == BODY_MEMORY) {
-		next.iov[0] = (struct iovec){ s->out.ptr + s->out_sent, sender_out_left(s) };
 		more = next.what == BODY_FILE;
-		if (next.iov[0].iov_len == 0)
+		if (sender_out_left(s) == 0)
 			return sender_result(s, sink->pieces(ctx, next.iov + 1, next.n, more), ret_err);
+		next.iov[0] = (struct iovec){ s->out.ptr + s->out_sent, sender_out_left(s) };
 		return sender_result(s, sink->pieces(ctx, next.iov, 1 + next.n, more), ret_err);
 	}
 	switch (next.what) {

@@ -15,6 +15,7 @@ struct request *request_new(struct loop *loop)
 	}
 	*r = (struct request){ .refs = 1, .loop = loop, .charged = sizeof(*r) };
 	head_init(&r->head);
+	buf_init(&r->wire, REQUEST_WIRE_MAX);
 	return r;
 }
 
@@ -26,7 +27,7 @@ struct request *request_hold(struct request *r)
 
 int request_charge(struct request *r)
 {
-	size_t now = sizeof(*r) + head_memory(&r->head);
+	size_t now = sizeof(*r) + head_memory(&r->head) + r->wire.size;
 
 	if (now > r->charged && !lease_take(&r->loop->lease, now - r->charged))
 		return -ENOMEM;
@@ -45,6 +46,7 @@ void request_drop(struct request **r)
 		return;
 	body_free(&old->body);
 	head_done(&old->head);
+	buf_done(&old->wire);
 	lease_give(&old->loop->lease, old->charged);
 	free(old);
 }

@@ -1,19 +1,21 @@
 /*
  * request: what goes to a worker: the rebuilt head and the body. Shared by an exchange and its attempts, so that an attempt can
  * send on what it began when its exchange has gone.
- * Owns:   head, body, texts.
+ * Owns:   head or wire, body, texts.
  * Thread: one loop's; the count is not atomic.
  */
 #ifndef FOREBAY_UPSTREAM_REQUEST_H
 #define FOREBAY_UPSTREAM_REQUEST_H
 
 #include "core/body.h"
+#include "core/buf.h"
 #include "core/head.h"
 
 struct request {
 	unsigned refs;
 	struct loop *loop;
-	struct head head;     /* as the worker shall see it (proxy/serve/forward) */
+	struct head head;     /* as an own worker shall see it (proxy/serve/forward); for others' its method only */
+	struct buf wire;      /* the same for others' workers: a whole head of HTTP/1.1 */
 	struct body *body;    /* NULL: no content */
 	bool length_known;    /* false: a stream of unknown length, sent in chunks */
 	uint64_t length;      /* bytes */
@@ -28,10 +30,12 @@ struct request {
 	size_t charged; /* bytes of the lease */
 };
 
+#define REQUEST_WIRE_MAX (512u << 10) /* bytes */
+
 /* One reference; NULL at the memory ceiling. */
 struct request *request_new(struct loop *loop);
 
-/* Charges the memory that the head holds now. 0 or -ENOMEM. */
+/* Charges the memory that head and wire hold now. 0 or -ENOMEM. */
 MUST_USE int request_charge(struct request *r);
 
 struct request *request_hold(struct request *r);

@@ -123,7 +123,6 @@ static int write_response(struct http1_client *c)
 		.upgrade = exchange_is_tunnel(t->exchange),
 		.date = date_text(&c->cx->date, loop_wall_us(client_loop(c))),
 	};
-	struct head out;
 	int err;
 
 	f.has_length = exchange_response_length(t->exchange, &f.length) && !f.upgrade;
@@ -136,11 +135,7 @@ static int write_response(struct http1_client *c)
 	}
 	f.close = !t->keep && !f.upgrade;
 	f.keep_alive_1_0 = t->keep && http10;
-	head_init(&out);
-	err = forward_response_head(response, &f, &out);
-	if (!err)
-		http1_write_response(&out, &t->sender.out);
-	head_done(&out);
+	err = forward_response_wire(response, &f, &t->sender.out);
 	if (!err && (!without_content(c, response->status) || f.upgrade) && exchange_response_body(t->exchange))
 		sender_body(&t->sender, exchange_response_body(t->exchange), f.chunked);
 	return err;
@@ -189,15 +184,11 @@ static void client_interim(void *ctx, const struct head *head)
 {
 	struct http1_client *c = ctx;
 	const struct forward_response f = { .client_version = 11, .request_id = exchange_id(c->turn->exchange) };
-	struct head out;
 
 	if (c->turn->stuck)
 		return; /* a hint that comes late is none */
-	head_init(&out);
-	if (forward_response_head(head, &f, &out) == 0)
-		http1_write_response(&out, &c->turn->sender.out);
-	head_done(&out);
-	(void)client_flush(c);
+	if (forward_response_wire(head, &f, &c->turn->sender.out) == 0)
+		(void)client_flush(c);
 }
 
 static void client_room(void *ctx)

@@ -405,7 +405,7 @@ static int request_build(struct exchange *ex)
 	struct forward_request f = {
 		.client = &ex->origin.client,
 		.conf = ex->conf,
-		.request_id_new = ex->id,
+		.request_id = forward_request_id(&ex->head, &ex->origin.client, ex->conf, ex->id),
 		.complete_wall_us = loop_wall_us(ex->cx->loop),
 		.upgrade = ex->message.upgrade,
 		.keepalive = pool_of(ex)->keepalive,
@@ -426,10 +426,15 @@ static int request_build(struct exchange *ex)
 	f.has_body_length = r->body && r->length_known;
 	f.body_length = r->length;
 	f.chunked = !r->length_known;
-	err = forward_request_head(&ex->head, &f, &r->head);
+	if (pool_of(ex)->app != APP_NONE) {
+		err = forward_request_head(&ex->head, &f, &r->head);
+	} else {
+		r->head.method = ex->head.method;
+		err = forward_request_wire(&ex->head, &f, &r->wire);
+	}
 	if (err)
 		return err;
-	slice_to_str(head_get(&r->head, FIELD_X_REQUEST_ID), r->id, sizeof(r->id));
+	slice_to_str(f.request_id, r->id, sizeof(r->id));
 	err = forward_client_address(&ex->head, &ex->origin.client, ex->conf, r->remote_addr, sizeof(r->remote_addr));
 	assert(!err);
 	r->remote_port = ex->origin.client.peer_port;

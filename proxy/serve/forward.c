@@ -2,6 +2,7 @@
 
 #include "core/buf.h"
 #include "core/fields.h"
+#include "core/http1.h"
 
 #define TEXT_MAX     (1u << 20) /* bytes of one composed value */
 #define TEXT_FIRST   256        /* of these, bytes on the stack */
@@ -91,38 +92,68 @@ static bool options_name(const struct options *o, const struct head *in, struct 
 	return false;
 }
 
-/* A head in the making. The first error sticks. */
+/* A head in the making, as what it means or as bytes of HTTP/1.1. The first error sticks. */
 struct build {
 	const struct head *in;
-	struct head *out;
-	struct buf text; /* of the value being composed */
+	struct head *out; /* either this */
+	struct buf *wire; /* or this */
+	uint64_t ids;     /* of the fields that are in it: a bit for each enum field_id */
 	int err;
+	/* the field whose value is being composed: on the wire where it will stand */
+	enum field_id id;
+	struct slice name;
+	struct buf *value;
+	size_t value_at, field_at; /* in *value */
+	struct buf text;           /* *value for `out` */
 	struct options options;
 	char first[TEXT_FIRST]; /* for `text` */
 };
 
-static void build_start(struct build *b, const struct head *in, struct head *out, size_t own_bytes)
+static_assert(FIELD_ID_COUNT <= 64, "build.ids");
+
+static void build_start(struct build *b, const struct head *in, size_t own_bytes)
 {
+	size_t fields = in->field_count + OWN_FIELDS, bytes = in->text_len + own_bytes;
+
 	b->in = in;
-	b->out = out;
+	b->ids = 0;
+	b->err = 0;
 	buf_init_in(&b->text, b->first, sizeof(b->first), TEXT_MAX);
+	b->value = b->wire ? b->wire : &b->text;
 	options_find(in, &b->options);
-	out->version = 11;
-	b->err = head_reserve(out, in->text_len + own_bytes, in->field_count + OWN_FIELDS);
+	if (b->out) {
+		b->out->version = 11;
+		b->err = head_reserve(b->out, bytes, fields);
+	} else if (bytes + 4 * fields <= b->wire->max - b->wire->len) {
+		(void)buf_room(b->wire, bytes + 4 * fields); /* at once, not bit by bit */
+	}
 }
 
 static int build_end(struct build *b)
 {
 	buf_done(&b->text);
-	if (b->err)
+	if (b->wire) {
+		http1_write_end(b->wire);
+		if (b->wire->failed && !b->err)
+			b->err = -ENOMEM;
+	} else if (b->err) {
 		head_done(b->out);
+	}
 	return b->err;
 }
 
 static void add(struct build *b, enum field_id id, struct slice name, struct slice value)
 {
-	if (!b->err)
+	b->ids |= 1ull << id;
+	if (b->wire)
+		http1_write_field(b->wire, name, value);
+	else if (!b->err)
 		b->err = head_add_id(b->out, id, name, value);
+}
+
+static bool has(const struct build *b, enum field_id id)
+{
+	return b->ids & 1ull << id;
 }
 
 static void put(struct build *b, struct slice text, struct span *ret)
@@ -131,36 +162,71 @@ static void put(struct build *b, struct slice text, struct span *ret)
 		b->err = head_put(b->out, text, ret);
 }
 
-/* Adds what was composed in b->text. */
-static void add_text(struct build *b, enum field_id id, struct slice name)
+static void value_begin(struct build *b, enum field_id id, struct slice name)
 {
-	if (b->text.failed)
+	b->id = id;
+	b->name = name;
+	if (b->wire) {
+		b->field_at = b->wire->len;
+		buf_add(b->wire, name);
+		buf_add(b->wire, SLICE(": "));
+	} else {
+		buf_clear(&b->text);
+	}
+	b->value_at = b->value->len;
+}
+
+static size_t value_len(const struct build *b)
+{
+	return b->value->len - b->value_at;
+}
+
+static void value_end(struct build *b)
+{
+	if (b->wire) {
+		buf_add(b->wire, SLICE("\r\n"));
+		b->ids |= 1ull << b->id;
+	} else if (b->text.failed) {
 		b->err = b->err ? b->err : -ENOMEM;
-	else
-		add(b, id, name, buf_slice(&b->text));
+	} else {
+		add(b, b->id, b->name, buf_slice(&b->text));
+	}
+}
+
+/* There is no such field. */
+static void value_drop(struct build *b)
+{
+	if (b->wire)
+		b->wire->len = b->field_at;
 }
 
 static void add_u64(struct build *b, enum field_id id, struct slice name, uint64_t n)
 {
-	buf_clear(&b->text);
-	buf_u64(&b->text, n);
-	add_text(b, id, name);
+	value_begin(b, id, name);
+	buf_u64(b->value, n);
+	value_end(b);
 }
 
-/* b->text: all values of this field as one list, with a comma behind if there are any. */
-static void text_list(struct build *b, enum field_id id, bool wanted)
+/* All values of the field as one list, with a comma behind if there are any. */
+static void value_list(struct build *b)
 {
-	buf_clear(&b->text);
-	if (!wanted)
-		return;
-	for (int i = head_find(b->in, id, 0); i >= 0; i = head_find(b->in, id, (unsigned)i + 1)) {
+	for (int i = head_find(b->in, b->id, 0); i >= 0; i = head_find(b->in, b->id, (unsigned)i + 1)) {
 		struct slice value = head_value(b->in, (unsigned)i);
 
 		if (value.len == 0)
 			continue;
-		buf_add(&b->text, value);
-		buf_add(&b->text, SLICE(", "));
+		buf_add(b->value, value);
+		buf_add(b->value, SLICE(", "));
 	}
+}
+
+/* Takes the comma back that is behind the last of a list. False: the list is empty. */
+static bool value_list_end(struct build *b)
+{
+	if (value_len(b) < 2)
+		return false;
+	b->value->len -= 2;
+	return true;
 }
 
 static void keep_field(struct build *b, unsigned i)
@@ -244,6 +310,14 @@ static void put_target(struct build *b)
 
 static void put_control(struct build *b)
 {
+	const struct head *in = b->in;
+	struct slice path = head_text(in, in->path), query = head_text(in, in->query);
+
+	if (b->wire) {
+		http1_write_request_line(
+		    b->wire, head_text(in, in->method_text), path.len > 0 ? path : SLICE("/"), in->has_query ? &query : NULL);
+		return;
+	}
 	b->out->method = b->in->method;
 	put(b, head_text(b->in, b->in->method_text), &b->out->method_text);
 	put(b, head_text(b->in, b->in->scheme), &b->out->scheme);
@@ -266,11 +340,13 @@ static void add_request_framing(struct build *b, const struct forward_request *r
 /* All Upgrade fields as one; false if there is none. */
 static bool add_upgrade(struct build *b)
 {
-	text_list(b, FIELD_UPGRADE, true);
-	if (b->text.len < 2)
+	value_begin(b, FIELD_UPGRADE, SLICE("Upgrade"));
+	value_list(b);
+	if (!value_list_end(b)) {
+		value_drop(b);
 		return false;
-	b->text.len -= 2; /* the comma */
-	add_text(b, FIELD_UPGRADE, SLICE("Upgrade"));
+	}
+	value_end(b);
 	return true;
 }
 
@@ -284,40 +360,45 @@ static void add_request_connection(struct build *b, const struct forward_request
 
 static void add_via(struct build *b)
 {
-	text_list(b, FIELD_VIA, true);
-	buf_char(&b->text, (char)('0' + b->in->version / 10));
-	buf_char(&b->text, '.');
-	buf_char(&b->text, (char)('0' + b->in->version % 10));
-	buf_add(&b->text, SLICE(" forebay"));
-	add_text(b, FIELD_VIA, SLICE("Via"));
+	const char version[] = { (char)('0' + b->in->version / 10), '.', (char)('0' + b->in->version % 10) };
+
+	value_begin(b, FIELD_VIA, SLICE("Via"));
+	value_list(b);
+	buf_add(b->value, slice_of(version, sizeof(version)));
+	buf_add(b->value, SLICE(" forebay"));
+	value_end(b);
 }
 
 /* A Unix socket has no address to add. */
 static void add_forwarded_for(struct build *b, struct slice peer, bool trusted)
 {
-	text_list(b, FIELD_X_FORWARDED_FOR, trusted);
+	value_begin(b, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
+	if (trusted)
+		value_list(b);
 	if (peer.len > 0)
-		buf_add(&b->text, peer);
-	else if (b->text.len > 0)
-		b->text.len -= 2; /* the comma */
-	if (b->text.len > 0 || b->text.failed)
-		add_text(b, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"));
+		buf_add(b->value, peer);
+	else
+		(void)value_list_end(b);
+	if (value_len(b) > 0 || b->value->failed)
+		value_end(b);
+	else
+		value_drop(b);
 }
 
 /* A token as it is, all else as a quoted string (RFC 7239, 4). */
 static void text_value(struct build *b, struct slice value)
 {
 	if (slice_is_token(value)) {
-		buf_add(&b->text, value);
+		buf_add(b->value, value);
 		return;
 	}
-	buf_char(&b->text, '"');
+	buf_char(b->value, '"');
 	for (size_t i = 0; i < value.len; i++) {
 		if (value.ptr[i] == '"' || value.ptr[i] == '\\')
-			buf_char(&b->text, '\\');
-		buf_char(&b->text, value.ptr[i]);
+			buf_char(b->value, '\\');
+		buf_char(b->value, value.ptr[i]);
 	}
-	buf_char(&b->text, '"');
+	buf_char(b->value, '"');
 }
 
 /* RFC 7239, 6. */
@@ -326,10 +407,10 @@ static void text_node(struct build *b, struct slice address)
 	bool is_ipv6 = address.len > 0 && memchr(address.ptr, ':', address.len);
 
 	if (is_ipv6)
-		buf_add(&b->text, SLICE("\"["));
-	buf_add(&b->text, address.len > 0 ? address : SLICE("unknown"));
+		buf_add(b->value, SLICE("\"["));
+	buf_add(b->value, address.len > 0 ? address : SLICE("unknown"));
 	if (is_ipv6)
-		buf_add(&b->text, SLICE("]\""));
+		buf_add(b->value, SLICE("]\""));
 }
 
 static struct slice scheme_of(const struct forward_request *r)
@@ -341,16 +422,18 @@ static void add_forwarded(struct build *b, const struct forward_request *r, stru
 {
 	struct slice authority = head_text(b->in, b->in->authority);
 
-	text_list(b, FIELD_FORWARDED, trusted);
-	buf_add(&b->text, SLICE("for="));
+	value_begin(b, FIELD_FORWARDED, SLICE("Forwarded"));
+	if (trusted)
+		value_list(b);
+	buf_add(b->value, SLICE("for="));
 	text_node(b, peer);
 	if (authority.len > 0) {
-		buf_add(&b->text, SLICE(";host="));
+		buf_add(b->value, SLICE(";host="));
 		text_value(b, authority);
 	}
-	buf_add(&b->text, SLICE(";proto="));
-	buf_add(&b->text, scheme_of(r));
-	add_text(b, FIELD_FORWARDED, SLICE("Forwarded"));
+	buf_add(b->value, SLICE(";proto="));
+	buf_add(b->value, scheme_of(r));
+	value_end(b);
 }
 
 static void add_forwarded_proto(struct build *b, const struct forward_request *r, bool trusted)
@@ -386,11 +469,12 @@ static bool is_request_id(struct slice id)
 	return id.len > 0 && id.len <= FORWARD_ID_MAX;
 }
 
-static void add_request_id(struct build *b, const struct forward_request *r, bool trusted)
+struct slice forward_request_id(
+    const struct head *in, const struct forward_client *client, const struct conf *conf, const char *fresh)
 {
-	struct slice said = only_value(b->in, FIELD_X_REQUEST_ID);
+	struct slice said = only_value(in, FIELD_X_REQUEST_ID);
 
-	add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), trusted && is_request_id(said) ? said : slice_str(r->request_id_new));
+	return is_request_id(said) && forward_is_trusted(client, conf) ? said : slice_str(fresh);
 }
 
 /* "t=1700000000.123", "1700000000123": digits and at most one dot. */
@@ -419,7 +503,7 @@ static void text_digits(struct build *b, uint64_t n, unsigned digits)
 	assert(digits <= sizeof(text));
 	for (unsigned i = digits; i > 0; i--, n /= 10)
 		text[i - 1] = (char)('0' + n % 10);
-	buf_add(&b->text, slice_of(text, digits));
+	buf_add(b->value, slice_of(text, digits));
 }
 
 static void add_request_start(struct build *b, const struct forward_request *r, bool trusted)
@@ -430,36 +514,49 @@ static void add_request_start(struct build *b, const struct forward_request *r, 
 		add(b, FIELD_X_REQUEST_START, SLICE("X-Request-Start"), said);
 		return;
 	}
-	buf_clear(&b->text);
-	buf_add(&b->text, SLICE("t="));
-	buf_u64(&b->text, (uint64_t)r->complete_wall_us / 1000000);
-	buf_char(&b->text, '.');
+	value_begin(b, FIELD_X_REQUEST_START, SLICE("X-Request-Start"));
+	buf_add(b->value, SLICE("t="));
+	buf_u64(b->value, (uint64_t)r->complete_wall_us / 1000000);
+	buf_char(b->value, '.');
 	text_digits(b, (uint64_t)r->complete_wall_us % 1000000, 6);
-	add_text(b, FIELD_X_REQUEST_START, SLICE("X-Request-Start"));
+	value_end(b);
+}
+
+static int build_request(struct build *b, const struct head *in, const struct forward_request *r)
+{
+	bool trusted = forward_is_trusted(r->client, r->conf);
+	struct slice peer = forward_peer_address(r->client);
+
+	build_start(b, in, OWN_REQUEST + 2 * (in->authority.len + peer.len));
+	if (b->options.overflow)
+		b->err = -EINVAL;
+	put_control(b);
+	add(b, FIELD_HOST, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
+	pass_request_fields(b, trusted);
+	add_request_framing(b, r);
+	add_request_connection(b, r);
+	add_via(b);
+	add_forwarded_for(b, peer, trusted);
+	add_forwarded_proto(b, r, trusted);
+	add_forwarded_host(b, trusted);
+	add_forwarded(b, r, peer, trusted);
+	add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), r->request_id);
+	add_request_start(b, r, trusted);
+	return build_end(b);
 }
 
 int forward_request_head(const struct head *in, const struct forward_request *r, struct head *ret)
 {
-	bool trusted = forward_is_trusted(r->client, r->conf);
-	struct slice peer = forward_peer_address(r->client);
-	struct build b;
+	struct build b = { .out = ret };
 
-	build_start(&b, in, ret, OWN_REQUEST + 2 * (in->authority.len + peer.len));
-	if (b.options.overflow)
-		b.err = -EINVAL;
-	put_control(&b);
-	add(&b, FIELD_HOST, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
-	pass_request_fields(&b, trusted);
-	add_request_framing(&b, r);
-	add_request_connection(&b, r);
-	add_via(&b);
-	add_forwarded_for(&b, peer, trusted);
-	add_forwarded_proto(&b, r, trusted);
-	add_forwarded_host(&b, trusted);
-	add_forwarded(&b, r, peer, trusted);
-	add_request_id(&b, r, trusted);
-	add_request_start(&b, r, trusted);
-	return build_end(&b);
+	return build_request(&b, in, r);
+}
+
+int forward_request_wire(const struct head *in, const struct forward_request *r, struct buf *out)
+{
+	struct build b = { .wire = out };
+
+	return build_request(&b, in, r);
 }
 
 /* Responses. */
@@ -510,24 +607,40 @@ static void add_own_fields(struct build *b, const struct forward_response *r)
 {
 	if (b->in->status < 200)
 		return;
-	if (r->date.len > 0 && head_find(b->out, FIELD_DATE, 0) < 0)
+	if (r->date.len > 0 && !has(b, FIELD_DATE))
 		add(b, FIELD_DATE, SLICE("Date"), r->date);
-	if (head_find(b->out, FIELD_SERVER, 0) < 0)
+	if (!has(b, FIELD_SERVER))
 		add(b, FIELD_SERVER, SLICE("Server"), SLICE("forebay"));
 	if (r->request_id.len > 0)
 		add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), r->request_id);
 }
 
+static int build_response(struct build *b, const struct head *in, const struct forward_response *r)
+{
+	build_start(b, in, OWN_RESPONSE);
+	if (b->wire) {
+		http1_write_status_line(b->wire, in->status, head_text(in, in->reason));
+	} else {
+		b->out->status = in->status;
+		put(b, head_text(in, in->reason), &b->out->reason);
+	}
+	pass_response_fields(b, r);
+	add_response_framing(b, r);
+	add_response_connection(b, r);
+	add_own_fields(b, r);
+	return build_end(b);
+}
+
 int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret)
 {
-	struct build b;
+	struct build b = { .out = ret };
 
-	build_start(&b, in, ret, OWN_RESPONSE);
-	ret->status = in->status;
-	put(&b, head_text(in, in->reason), &ret->reason);
-	pass_response_fields(&b, r);
-	add_response_framing(&b, r);
-	add_response_connection(&b, r);
-	add_own_fields(&b, r);
-	return build_end(&b);
+	return build_response(&b, in, r);
+}
+
+int forward_response_wire(const struct head *in, const struct forward_response *r, struct buf *out)
+{
+	struct build b = { .wire = out };
+
+	return build_response(&b, in, r);
 }

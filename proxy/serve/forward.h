@@ -18,6 +18,7 @@
 #define FOREBAY_PROXY_FORWARD_H
 
 #include "conf/conf.h"
+#include "core/buf.h"
 #include "core/head.h"
 
 #define FORWARD_ID_MAX      128 /* bytes of an X-Request-Id that is taken over */
@@ -36,7 +37,7 @@ struct forward_client {
 struct forward_request {
 	const struct forward_client *client;
 	const struct conf *conf;    /* `trusted` */
-	const char *request_id_new; /* if none is taken over */
+	struct slice request_id;    /* forward_request_id() */
 	int64_t complete_wall_us;   /* X-Request-Start: t=SECONDS.MICROSECONDS */
 	bool has_body_length;       /* Content-Length: body_length. Without it POST, PUT and PATCH get 0 */
 	uint64_t body_length;
@@ -51,6 +52,13 @@ struct forward_request {
  * than FORWARD_OPTIONS_MAX elements: 400.
  */
 MUST_USE int forward_request_head(const struct head *in, const struct forward_request *r, struct head *ret);
+
+/* The same as bytes of HTTP/1.1, behind what stands in `out`. -ENOMEM also if they do not fit; after an error what `out` holds is of no use. */
+MUST_USE int forward_request_wire(const struct head *in, const struct forward_request *r, struct buf *out);
+
+/* The X-Request-Id: a trusted peer's own if it is well-formed, else `fresh`. Borrowed from either. */
+struct slice forward_request_id(
+    const struct head *in, const struct forward_client *client, const struct conf *conf, const char *fresh);
 
 struct forward_response {
 	uint8_t client_version;  /* 10, 11 or 20: the latter gets no connection fields */
@@ -69,6 +77,9 @@ struct forward_response {
  * get a length; 1xx get no field of forebay's own but a 101's Connection. 0, -ENOMEM or -E2BIG.
  */
 MUST_USE int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret);
+
+/* The same as bytes of HTTP/1.1, as forward_request_wire. */
+MUST_USE int forward_response_wire(const struct head *in, const struct forward_response *r, struct buf *out);
 
 /* True if the peer's word about the client counts. */
 bool forward_is_trusted(const struct forward_client *client, const struct conf *conf);

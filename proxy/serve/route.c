@@ -129,6 +129,18 @@ static bool normal_pop(struct normal *n)
 	return true;
 }
 
+/* Nothing is encoded, no segment begins with a dot, and it fits: as nearly all are. */
+static bool is_normal(struct slice path)
+{
+	const char *at = path.ptr, *end = path.ptr + path.len;
+
+	if (path.len == 0 || path.ptr[0] != '/' || path.len > ROUTE_PATH_MAX || memchr(path.ptr, '%', path.len))
+		return false;
+	while ((at = memchr(at, '.', (size_t)(end - at))) && at[-1] != '/')
+		at++;
+	return !at;
+}
+
 /* False: it leads out of the root. */
 static bool normal_make(struct normal *n, struct slice path)
 {
@@ -185,7 +197,7 @@ static bool is_path_prefix(const struct entry *e, const char *path, size_t len)
 /*
  * The last entry not behind `path` is the longest prefix itself or lies under it: from there it is up the parents.
  */
-static const struct entry *path_find(const struct host *h, const struct normal *path)
+static const struct entry *path_find(const struct host *h, struct slice path)
 {
 	const struct entry *e;
 	size_t low = 0, high = h->count;
@@ -194,13 +206,13 @@ static const struct entry *path_find(const struct host *h, const struct normal *
 		size_t mid = low + (high - low) / 2;
 
 		e = &h->first[mid];
-		if (path_compare(e->path, e->path_len, path->text, path->len) <= 0)
+		if (path_compare(e->path, e->path_len, path.ptr, path.len) <= 0)
 			low = mid + 1;
 		else
 			high = mid;
 	}
 	e = low > 0 ? &h->first[low - 1] : NULL;
-	while (e && !is_path_prefix(e, path->text, path->len))
+	while (e && !is_path_prefix(e, path.ptr, path.len))
 		e = e->parent;
 	return e;
 }
@@ -233,7 +245,7 @@ static const struct host *host_find(const struct hosts *hosts, struct slice name
 	return NULL;
 }
 
-static const struct entry *find_in(const struct hosts *hosts, struct slice name, const struct normal *path)
+static const struct entry *find_in(const struct hosts *hosts, struct slice name, struct slice path)
 {
 	const struct host *h = host_find(hosts, name);
 
@@ -241,7 +253,7 @@ static const struct entry *find_in(const struct hosts *hosts, struct slice name,
 }
 
 /* Longest first. */
-static const struct entry *find_wild(const struct route_table *t, struct slice name, const struct normal *path)
+static const struct entry *find_wild(const struct route_table *t, struct slice name, struct slice path)
 {
 	const struct entry *e = NULL;
 	size_t skip = name.len > t->wild.longest ? name.len - t->wild.longest : 0;
@@ -265,19 +277,22 @@ enum route_result route_find(const struct route_table *t, struct slice host, str
 	struct slice name;
 	const struct entry *e = NULL;
 
-	if (!normal_make(&normal, path))
-		return ROUTE_ESCAPES;
+	if (!is_normal(path)) {
+		if (!normal_make(&normal, path))
+			return ROUTE_ESCAPES;
+		path = slice_of(normal.text, normal.len);
+	}
 	if (host.len > 0 && host.ptr[host.len - 1] == '.')
 		host.len--;
 	if (host.len > 0 && host.len <= HOST_MAX) {
 		to_lower(host, lower);
 		name = slice_of(lower, host.len);
-		e = find_in(&t->exact, name, &normal);
+		e = find_in(&t->exact, name, path);
 		if (!e)
-			e = find_wild(t, name, &normal);
+			e = find_wild(t, name, path);
 	}
 	if (!e)
-		e = find_in(&t->any, SLICE(""), &normal);
+		e = find_in(&t->any, SLICE(""), path);
 	if (!e)
 		return ROUTE_NONE;
 	*ret = e->route;

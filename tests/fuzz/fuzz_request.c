@@ -5,6 +5,7 @@
 
 #include "core/fields.h"
 #include "core/http1.h"
+#include "tests/write_head.h"
 
 static const struct http1_limits limits = { .head_max_bytes = 4096, .line_max_bytes = 2048, .fields_max = 50 };
 
@@ -58,10 +59,10 @@ static void check_written(const struct head *h, const struct http1_message *m)
 	head_init(&again);
 	buf_init(&first, 1u << 20);
 	buf_init(&second, 1u << 20);
-	http1_write_request(h, &first);
+	write_request(h, &first);
 	must(http1_request(buf_slice(&first), &again, &again_m) == HTTP1_OK);
 	must(again_m.framing == m->framing && again_m.length == m->length && again_m.keep_alive == m->keep_alive);
-	http1_write_request(&again, &second);
+	write_request(&again, &second);
 	must(slice_eq(buf_slice(&first), buf_slice(&second)));
 	head_done(&again);
 	buf_done(&first);

@@ -5,6 +5,7 @@
 
 #include "core/fields.h"
 #include "core/http1.h"
+#include "tests/write_head.h"
 
 static const struct http1_limits limits = { .head_max_bytes = 4096, .line_max_bytes = 2048, .fields_max = 50 };
 
@@ -34,10 +35,10 @@ static void check_written(const struct head *h, const struct http1_message *m, e
 	head_init(&again);
 	buf_init(&first, 1u << 20);
 	buf_init(&second, 1u << 20);
-	http1_write_response(h, &first);
+	write_response(h, &first);
 	must(http1_response(buf_slice(&first), method, &again, &again_m) == HTTP1_OK);
 	must(again_m.framing == m->framing && again_m.length == m->length);
-	http1_write_response(&again, &second);
+	write_response(&again, &second);
 	must(slice_eq(buf_slice(&first), buf_slice(&second)));
 	head_done(&again);
 	buf_done(&first);

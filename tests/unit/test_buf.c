@@ -123,6 +123,31 @@ static void what_does_not_fit_the_first_memory_moves(void **state UNUSED)
 	}
 }
 
+static void what_is_borrowed_is_never_written_to(void **state UNUSED)
+{
+	static const char text[] = "head"; /* a write would be a fault */
+	struct buf b;
+
+	buf_borrow(&b, SLICE(""), 4);
+	buf_done(&b);
+	buf_borrow(&b, slice_str(text), 8);
+	assert_content(&b, SLICE("head"));
+	assert_ptr_equal(b.ptr, text);
+	buf_char(&b, '!');
+	assert_content(&b, SLICE("head!"));
+	buf_clear(&b);
+	buf_done(&b);
+	buf_borrow(&b, slice_str(text), 8);
+	buf_clear(&b);
+	assert_int_equal(b.len, 0);
+	buf_add(&b, SLICE("12345678"));
+	assert_content(&b, SLICE("12345678"));
+	buf_char(&b, '9');
+	assert_true(b.failed);
+	buf_done(&b);
+	assert_string_equal(text, "head");
+}
+
 static void room_is_written_to_in_place(void **state UNUSED)
 {
 	struct buf b;
@@ -146,6 +171,7 @@ int main(void)
 		cmocka_unit_test(a_maximum_of_nothing_takes_nothing),
 		cmocka_unit_test(a_long_text_is_printed_whole),
 		cmocka_unit_test(what_does_not_fit_the_first_memory_moves),
+		cmocka_unit_test(what_is_borrowed_is_never_written_to),
 		cmocka_unit_test(room_is_written_to_in_place),
 	};
 

@@ -8,6 +8,7 @@
 
 #include "core/http1.h"
 #include "proxy/serve/forward.h"
+#include "tests/write_head.h"
 
 /* 10/8, 2001:db8:1::/48 and Unix sockets are trusted. */
 static struct conf_network trusted[] = {
@@ -68,15 +69,18 @@ static void request_row(size_t row, const char *in, const struct forward_request
 	if (!r.client)
 		r.client = &peer.client;
 	r.conf = &conf;
-	r.request_id_new = "new";
 	r.complete_wall_us = 1700000000000042;
 	head_init(&head);
 	head_init(&out);
 	buf_init(&text, 1u << 20);
 	if (http1_request(slice_str(in), &head, &m) != HTTP1_OK)
 		fail_msg("row %zu: does not parse", row);
+	r.request_id = forward_request_id(&head, r.client, r.conf, "new");
+	assert_int_equal(forward_request_wire(&head, &r, &text), 0);
+	expect_text(row, &text, want);
 	assert_int_equal(forward_request_head(&head, &r, &out), 0);
-	http1_write_request(&out, &text);
+	buf_clear(&text);
+	write_request(&out, &text);
 	expect_text(row, &text, want);
 	buf_done(&text);
 	head_done(&head);
@@ -254,12 +258,13 @@ static void expect_kept(size_t row, const char *fields, enum field_id id, const 
 	struct peer peer;
 	struct head in, out;
 	struct forward_request r = {
-		.client = &peer.client, .conf = &conf, .request_id_new = "new", .complete_wall_us = 1500000
+		.client = &peer.client, .conf = &conf, .complete_wall_us = 1500000
 	};
 	struct slice got;
 
 	peer_init(&peer, "10.0.0.1");
 	parse_request(fields, &in);
+	r.request_id = forward_request_id(&in, r.client, r.conf, "new");
 	head_init(&out);
 	assert_int_equal(forward_request_head(&in, &r, &out), 0);
 	got = head_get(&out, id);
@@ -362,7 +367,7 @@ static void the_client_is_the_first_untrusted_hop_from_the_right(void **state UN
 static void connection_has_a_limit_in_requests(void **state UNUSED)
 {
 	struct peer peer;
-	struct forward_request r = { .client = &peer.client, .conf = &conf, .request_id_new = "new" };
+	struct forward_request r = { .client = &peer.client, .conf = &conf, .request_id = SLICE("new") };
 
 	peer_init(&peer, "192.0.2.1");
 	for (unsigned count = FORWARD_OPTIONS_MAX; count <= FORWARD_OPTIONS_MAX + 1; count++) {
@@ -390,7 +395,7 @@ static void connection_has_a_limit_in_requests(void **state UNUSED)
 static void the_built_head_has_its_parts(void **state UNUSED)
 {
 	struct peer peer;
-	struct forward_request r = { .client = &peer.client, .conf = &conf, .request_id_new = "new" };
+	struct forward_request r = { .client = &peer.client, .conf = &conf, .request_id = SLICE("new") };
 	struct http1_message m;
 	struct head in, out;
 
@@ -482,8 +487,11 @@ static void a_response_is_built_anew(void **state UNUSED)
 		r.client_version = r.client_version ? r.client_version : 11;
 		if (http1_response(slice_str(cases[i].in), METHOD_GET, &in, &m) != HTTP1_OK)
 			fail_msg("row %zu: does not parse", i);
+		assert_int_equal(forward_response_wire(&in, &r, &text), 0);
+		expect_text(i, &text, cases[i].out);
 		assert_int_equal(forward_response_head(&in, &r, &out), 0);
-		http1_write_response(&out, &text);
+		buf_clear(&text);
+		write_response(&out, &text);
 		expect_text(i, &text, cases[i].out);
 		buf_done(&text);
 		head_done(&in);

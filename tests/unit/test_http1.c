@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core/http1.h"
+#include "tests/write_head.h"
 
 static const struct http1_limits limits = { .head_max_bytes = 4096, .line_max_bytes = 1024, .fields_max = 20 };
 
@@ -432,12 +433,12 @@ static void what_is_written_reads_the_same(void **state UNUSED)
 		buf_init(&first, 4096);
 		buf_init(&second, 4096);
 		assert_int_equal(take_request(accepted[i].bytes, 0, &h, &m), HTTP1_OK);
-		http1_write_request(&h, &first);
+		write_request(&h, &first);
 		/* It is written as HTTP/1.1, which wants a Host. */
 		if (head_find(&h, FIELD_HOST, 0) >= 0) {
 			if (take_request(buf_slice(&first), 0, &again, &again_m) != HTTP1_OK)
 				fail_msg("row %zu: %.*s", i, SLICE_ARG(buf_slice(&first)));
-			http1_write_request(&again, &second);
+			write_request(&again, &second);
 			if (!slice_eq(buf_slice(&first), buf_slice(&second)) || m.framing != again_m.framing ||
 			    m.length != again_m.length)
 				fail_msg("row %zu: %.*s", i, SLICE_ARG(buf_slice(&second)));
@@ -459,11 +460,11 @@ static void a_head_made_by_hand_is_written(void **state UNUSED)
 	h.method = METHOD_PUT;
 	assert_int_equal(head_put(&h, SLICE("/x"), &h.target), 0);
 	assert_int_equal(head_add(&h, SLICE("Host"), SLICE("a")), 0);
-	http1_write_request(&h, &out);
+	write_request(&h, &out);
 	assert_true(slice_eq(buf_slice(&out), SLICE("PUT /x HTTP/1.1\r\nHost: a\r\n\r\n")));
 	buf_clear(&out);
 	h.status = 404;
-	http1_write_response(&h, &out);
+	write_response(&h, &out);
 	assert_true(slice_eq(buf_slice(&out), SLICE("HTTP/1.1 404 Not Found\r\nHost: a\r\n\r\n")));
 	head_done(&h);
 	buf_done(&out);

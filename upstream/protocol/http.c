@@ -19,8 +19,10 @@ struct http_state {
 
 static int http_start(struct attempt *a, void *state UNUSED)
 {
-	http1_write_request(&attempt_request(a)->head, attempt_out(a));
-	return attempt_out(a)->failed ? -ENOMEM : 0;
+	struct buf *out = attempt_out(a);
+
+	buf_borrow(out, buf_slice(&attempt_request(a)->wire), out->max); /* the attempt holds the request */
+	return 0;
 }
 
 /* A response has ended: what stands behind it nobody asked for. A worker that sends it cannot be trusted with its length either. */
