@@ -7,6 +7,7 @@
 #include "core/fields.h"
 #include "core/log.h"
 #include "proxy/serve/refusal.h"
+#include "proxy/serve/request_id.h"
 #include "upstream/attempt.h"
 
 #define FLIGHT_BYTES       (256u << 10) /* of a response in memory, while its client takes it as it comes */
@@ -14,7 +15,6 @@
 #define HINTS_MAX          8            /* 103 responses passed on */
 #define UNREAD_REPLAYS_MAX 32           /* within queue_timeout: a worker that dies on sight would be tried for ever */
 #define RETRY_AFTER_S      1
-#define ID_BYTES           44 /* 16, 8 and 16 hexadecimal digits, two dashes, NUL */
 
 enum exchange_state {
 	EXCHANGE_RECEIVING,
@@ -48,7 +48,7 @@ struct exchange {
 	struct pool *pool;
 	struct body *body; /* until `request` has it */
 	struct request *request;
-	char id[ID_BYTES];
+	char id[REQUEST_ID_BYTES];
 	char *line; /* of a request that was not understood */
 	/* its way to a worker */
 	struct waiter waiter;
@@ -107,31 +107,6 @@ static bool exchange_charge(struct exchange *ex)
 	return true;
 }
 
-static char *put_hex(char *to, uint64_t n, unsigned digits)
-{
-	for (unsigned i = digits; i > 0; i--, n >>= 4)
-		to[i - 1] = "0123456789abcdef"[n & 15];
-	return to + digits;
-}
-
-static unsigned hex_digits(uint64_t n)
-{
-	return n ? (67 - (unsigned)__builtin_clzll(n)) / 4 : 1;
-}
-
-/* SEED-THREAD-COUNT. */
-static void id_make(struct context *cx, char ret[static ID_BYTES])
-{
-	char *to = put_hex(ret, cx->id_seed, 16);
-	uint64_t count = cx->id_count++;
-
-	*to++ = '-';
-	to = put_hex(to, cx->loop->index, hex_digits(cx->loop->index));
-	*to++ = '-';
-	to = put_hex(to, count, hex_digits(count));
-	*to = '\0';
-}
-
 struct exchange *exchange_new(
     struct context *cx, const struct exchange_origin *origin, const struct exchange_events *events, void *ctx)
 {
@@ -156,7 +131,7 @@ struct exchange *exchange_new(
 	};
 	head_init(&ex->head);
 	head_init(&ex->response);
-	id_make(cx, ex->id);
+	request_id_make(cx->id_seed, cx->loop->index, cx->id_count++, ex->id);
 	return ex;
 }
 

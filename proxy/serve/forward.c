@@ -3,6 +3,7 @@
 #include "core/buf.h"
 #include "core/fields.h"
 #include "core/http1.h"
+#include "proxy/serve/request_id.h"
 
 #define TEXT_MAX     (1u << 20) /* bytes of one composed value */
 #define TEXT_FIRST   256        /* of these, bytes on the stack */
@@ -456,25 +457,12 @@ static void add_forwarded_host(struct build *b, bool trusted)
 		add(b, FIELD_X_FORWARDED_HOST, SLICE("X-Forwarded-Host"), authority);
 }
 
-static bool is_id_byte(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-}
-
-static bool is_request_id(struct slice id)
-{
-	for (size_t i = 0; i < id.len; i++)
-		if (!is_id_byte(id.ptr[i]))
-			return false;
-	return id.len > 0 && id.len <= FORWARD_ID_MAX;
-}
-
 struct slice forward_request_id(
     const struct head *in, const struct forward_client *client, const struct conf *conf, const char *fresh)
 {
 	struct slice said = only_value(in, FIELD_X_REQUEST_ID);
 
-	return is_request_id(said) && forward_is_trusted(client, conf) ? said : slice_str(fresh);
+	return request_id_ok(said) && forward_is_trusted(client, conf) ? said : slice_str(fresh);
 }
 
 /* "t=1700000000.123", "1700000000123": digits and at most one dot. */

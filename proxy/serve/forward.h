@@ -21,7 +21,6 @@
 #include "core/buf.h"
 #include "core/head.h"
 
-#define FORWARD_ID_MAX      128 /* bytes of an X-Request-Id that is taken over */
 #define FORWARD_OPTIONS_MAX 64  /* elements of Connection in a request */
 
 /* Who is at the other end of the connection, and where it came in. Texts are borrowed. */

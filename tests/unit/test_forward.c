@@ -8,6 +8,7 @@
 
 #include "core/http1.h"
 #include "proxy/serve/forward.h"
+#include "proxy/serve/request_id.h"
 #include "tests/write_head.h"
 
 /* 10/8, 2001:db8:1::/48 and Unix sockets are trusted. */
@@ -300,11 +301,11 @@ static void a_trusted_request_start_is_kept_if_it_is_a_time(void **state UNUSED)
 
 static void a_trusted_request_id_has_its_limit(void **state UNUSED)
 {
-	char fields[256], id[FORWARD_ID_MAX + 2];
+	char fields[256], id[REQUEST_ID_MAX + 2];
 
 	for (unsigned more = 0; more < 2; more++) {
 		memset(id, 'x', sizeof(id));
-		id[FORWARD_ID_MAX + more] = '\0';
+		id[REQUEST_ID_MAX + more] = '\0';
 		snprintf(fields, sizeof(fields), "X-Request-Id: %s\r\n", id);
 		expect_kept(more, fields, FIELD_X_REQUEST_ID, more ? "new" : id);
 	}
