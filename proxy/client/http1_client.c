@@ -1,8 +1,6 @@
 #include "proxy/client/http1_client.h"
 
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "proxy/client/http1_receive.h"
 #include "proxy/client/http1_respond.h"
@@ -94,7 +92,7 @@ static void client_evict(struct crowd_member *m, const char *why)
 		return;
 	}
 	if (c->turn && !c->turn->responding && c->reading != READING_TUNNEL) {
-		(void)send(c->fd, last.ptr, last.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		stream_say(&c->stream, last);
 		exchange_refuse(c->turn->exchange, waits_for_us ? 503 : 408, why);
 		client_close(c, why);
 		return;
@@ -116,9 +114,8 @@ static void client_spill(struct crowd_member *m)
 static bool client_is_quiet(struct crowd_member *m)
 {
 	struct http1_client *c = CONTAINER_OF(m, struct http1_client, member);
-	char byte;
 
-	return !c->partial_again && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+	return !c->partial_again && stream_is_quiet(&c->stream);
 }
 
 static const struct crowd_acts crowd_acts = { .evict = client_evict, .spill = client_spill, .is_quiet = client_is_quiet };
@@ -135,14 +132,13 @@ static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 		c->drained = false; /* this edge came after that read */
 	}
 	if (c->reading == READING_HELD && c->readable)
-		c->broken = c->broken || client_is_broken(c);
+		c->broken = c->broken || stream_is_broken(&c->stream);
 	if ((what & EV_WRITE) && c->turn && (c->turn->responding || sender_out_left(&c->turn->sender) > 0) && !client_flush(c))
 		return;
 	(void)client_read(c);
 }
 
-int http1_client_new(struct context *cx, const struct conf_listen *listen, const struct conf_address *local,
-    const struct sockaddr *peer, int *fd)
+int http1_client_new(struct context *cx, struct arrival *a)
 {
 	struct http1_client *c = NULL;
 
@@ -152,32 +148,26 @@ int http1_client_new(struct context *cx, const struct conf_listen *listen, const
 			lease_give(&cx->loop->lease, sizeof(*c));
 	}
 	if (!c) {
-		close(*fd);
-		*fd = -1;
+		stream_close(&a->stream);
 		return -ENOMEM;
 	}
 	c->cx = cx;
-	c->listen = listen;
-	c->local = local;
-	c->fd = *fd;
-	*fd = -1;
-	if (peer->sa_family == AF_INET6)
-		c->peer.in6 = *(const struct sockaddr_in6 *)peer;
-	else if (peer->sa_family == AF_INET)
-		c->peer.in4 = *(const struct sockaddr_in *)peer;
-	else
-		c->peer.any.sa_family = AF_UNIX;
+	c->listen = a->listen;
+	c->local = a->local;
+	c->peer = a->peer;
+	stream_move(&c->stream, &a->stream);
 	c->timer.fire = client_timer;
 	c->member.acts = &crowd_acts;
 	c->member.since_ms = client_now_ms(c);
 	c->member.fresh = true;
 	crowd_move(cx->crowd, &c->member, CROWD_IDLE);
-	loop_timer_set(cx->loop, &c->timer, listen->head_timeout_ms);
-	event_assign(&c->ev, cx->loop->base, c->fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, client_event, c);
+	loop_timer_set(cx->loop, &c->timer, c->listen->head_timeout_ms);
+	event_assign(
+	    &c->ev, cx->loop->base, c->stream.fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, client_event, c);
 	if (event_add(&c->ev, NULL) == -1) {
 		loop_timer_clear(cx->loop, &c->timer);
 		crowd_move(cx->crowd, &c->member, CROWD_NONE);
-		close(c->fd);
+		stream_close(&c->stream);
 		lease_give(&cx->loop->lease, sizeof(*c));
 		free(c);
 		return -ENOMEM;

@@ -7,15 +7,16 @@
 #ifndef FOREBAY_PROXY_HTTP1_CLIENT_H
 #define FOREBAY_PROXY_HTTP1_CLIENT_H
 
+#include "proxy/client/arrival.h"
 #include "proxy/serve/context.h"
 
 struct http1_client;
 
 /*
- * Starts to serve *fd, which guard_enter has let in. Takes *fd, also on failure. Borrows the rest: it must outlive the client, which frees itself.
+ * Starts to serve a connection that guard_enter has let in. Takes its stream, also on failure. Borrows what the rest points to, which must outlive
+ * the client; that frees itself.
  * Returns 0 or -errno.
  */
-MUST_USE int http1_client_new(struct context *cx, const struct conf_listen *listen, const struct conf_address *local,
-    const struct sockaddr *peer, int *fd);
+MUST_USE int http1_client_new(struct context *cx, struct arrival *a);
 
 #endif

@@ -1,8 +1,6 @@
 #include "proxy/client/http1_life.h"
 
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "proxy/client/guard.h"
 
@@ -106,7 +104,7 @@ void client_close(struct http1_client *c, const char *why)
 	loop_timer_clear(cx->loop, &c->timer);
 	crowd_move(cx->crowd, &c->member, CROWD_NONE);
 	event_del(&c->ev);
-	close(c->fd);
+	stream_close(&c->stream);
 	guard_leave(cx->guard, &c->peer.any, c->listen->connections_per_address);
 	lease_give(&cx->loop->lease, sizeof(*c));
 	free(c);
@@ -116,14 +114,14 @@ void client_close(struct http1_client *c, const char *why)
 /* What was sent of a response must not look whole: the peer sees a reset (RFC 9112, 8). Frees c. */
 void client_cut(struct http1_client *c, const char *why)
 {
-	(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+	stream_cut(&c->stream);
 	client_close(c, why);
 }
 
 /* Our last words are out: closing now could destroy them on their way if the peer still sends. */
 void client_linger(struct http1_client *c)
 {
-	if (c->broken || shutdown(c->fd, SHUT_WR) == -1) {
+	if (c->broken || stream_end(&c->stream) != 0) {
 		client_close(c, NULL);
 		return;
 	}
@@ -146,13 +144,4 @@ void client_watch_stream(struct http1_client *c)
 	if (t->responding && !t->stuck && exchange_is_stream(t->exchange) && c->reading != READING_LENGTH &&
 	    c->reading != READING_CHUNKED)
 		loop_timer_set(client_loop(c), &c->timer, exchange_stream_idle_ms(t->exchange));
-}
-
-/* Where nothing is read, a reset must be asked for: libevent tells it as readable and writable. */
-bool client_is_broken(const struct http1_client *c)
-{
-	int err = 0;
-	socklen_t len = sizeof(err);
-
-	return getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0;
 }

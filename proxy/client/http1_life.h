@@ -9,7 +9,7 @@
 
 #include <event2/event_struct.h>
 
-#include "core/sender.h"
+#include "proxy/client/arrival.h"
 #include "proxy/client/crowd.h"
 #include "proxy/client/rate.h"
 #include "proxy/serve/exchange.h"
@@ -52,7 +52,7 @@ struct http1_client {
 	struct context *cx;
 	const struct conf_listen *listen;
 	const struct conf_address *local;
-	int fd;
+	struct stream stream;
 	struct event ev; /* edge-triggered, all of READ, WRITE and CLOSED, added once */
 	struct timer timer;
 	struct turn *turn;
@@ -67,11 +67,7 @@ struct http1_client {
 	uint32_t requests;
 	uint64_t head_begun_us;
 	int64_t head_begun_wall_us;
-	union {
-		struct sockaddr any;
-		struct sockaddr_in in4;
-		struct sockaddr_in6 in6;
-	} peer;
+	union peer peer;
 };
 
 struct loop *client_loop(const struct http1_client *c);
@@ -91,9 +87,6 @@ void client_linger(struct http1_client *c);
 
 /* True: it has gone, as far as a request goes that is not yet in work. */
 bool client_has_left(const struct http1_client *c);
-
-/* Where nothing is read, a reset must be asked for: libevent tells it as readable and writable. */
-bool client_is_broken(const struct http1_client *c);
 
 /* A stream that has begun may be silent for so long; while its request is still received, that has limits of its own. */
 void client_watch_stream(struct http1_client *c);

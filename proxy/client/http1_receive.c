@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include "proxy/client/http1_respond.h"
 
@@ -403,21 +402,19 @@ static bool client_input_ended(struct http1_client *c, int err)
 /* Bytes, 0 for nothing now, or -1: c was freed. */
 static ssize_t client_recv(struct http1_client *c, struct iovec *iov, int n, size_t asked)
 {
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)n };
-	/* The plain call costs the kernel less. */
-	ssize_t got = n == 1 ? recv(c->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) : recvmsg(c->fd, &msg, MSG_DONTWAIT);
+	ssize_t got = stream_recv(&c->stream, iov, n);
 
 	if (got > 0) {
 		c->drained = (size_t)got < asked && !c->peer_closed;
 		return got;
 	}
-	if (got == -1 && errno == EINTR)
+	if (got == -EINTR)
 		return 0;
-	if (got == -1 && errno == EAGAIN) {
+	if (got == -EAGAIN) {
 		c->readable = false;
 		return 0;
 	}
-	return client_input_ended(c, got == 0 ? 0 : errno) ? 0 : -1;
+	return client_input_ended(c, (int)got) ? 0 : -1;
 }
 
 /* Heads, chunks, tunnels: what was left over and what comes now, in the scratch. False: c was freed. */
@@ -531,7 +528,7 @@ bool client_read(struct http1_client *c)
 			return false;
 	}
 	/* What it sent may lie unread for a disk's time; that it has left shall not. */
-	if ((c->reading == READING_LENGTH || c->reading == READING_CHUNKED) && c->readable && client_is_broken(c)) {
+	if ((c->reading == READING_LENGTH || c->reading == READING_CHUNKED) && c->readable && stream_is_broken(&c->stream)) {
 		client_close(c, "client left inside the body");
 		return false;
 	}

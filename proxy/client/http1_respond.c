@@ -1,8 +1,5 @@
 #include "proxy/client/http1_respond.h"
 
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
-
 #define STEPS_AT_ONCE 32 /* sends, before the other connections have their turn */
 #define FEW_EVENTS    16 /* that wait in a turn of the loop */
 
@@ -28,18 +25,11 @@ static bool client_turn_over(struct http1_client *c)
 	return true;
 }
 
-static uint64_t queued_bytes(const struct http1_client *c)
-{
-	int queued = 0;
-
-	return ioctl(c->fd, SIOCOUTQ, &queued) == 0 && queued > 0 ? (uint64_t)queued : 0;
-}
-
 /* Bytes that the peer has taken since the last look, also of responses before: what went in, less what the socket grew by. */
 uint64_t client_newly_acked(struct http1_client *c)
 {
 	struct turn *t = c->turn;
-	uint64_t queued = queued_bytes(c), in = t->sender.body_sent - t->seen_bytes + t->queued_bytes;
+	uint64_t queued = stream_queued(&c->stream), in = t->sender.body_sent - t->seen_bytes + t->queued_bytes;
 
 	t->seen_bytes = t->sender.body_sent;
 	t->queued_bytes = queued;
@@ -75,7 +65,7 @@ bool client_flush(struct http1_client *c)
 	int err = 0;
 
 	for (int i = 0; i < STEPS_AT_ONCE && step == SENDER_ON; i++)
-		step = sender_step(&t->sender, &sender_socket, &c->fd, &err);
+		step = sender_step(&t->sender, &stream_sink, &c->stream, &err);
 	c->member.bytes += t->sender.body_sent - before;
 	t->stuck = t->stuck && step == SENDER_FULL;
 	if (!t->stuck && c->member.where == CROWD_WAITING && (c->reading == READING_HELD || c->reading == READING_TUNNEL))

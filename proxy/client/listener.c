@@ -97,30 +97,28 @@ static bool accept_failed(struct listener *l, int err)
 static bool accept_one(struct listener *l)
 {
 	struct guard *guard = l->cx->guard;
-	union {
-		struct sockaddr any;
-		struct sockaddr_storage room;
-	} peer = { 0 };
-	socklen_t len = sizeof(peer);
+	struct arrival a = { .listen = l->conf, .local = l->local };
+	socklen_t len = sizeof(a.peer); /* a Unix socket's name is cut: nobody asks for it */
 	int fd, err;
 
 	if (!take_place(l))
 		return false;
-	fd = accept4(l->fd, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept4(l->fd, &a.peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd == -1) {
 		err = errno;
 		guard_return_place(guard);
 		return accept_failed(l, err);
 	}
 	if (len < sizeof(sa_family_t))
-		peer.any.sa_family = AF_UNIX;
-	if (guard_enter(guard, &peer.any, l->conf->connections_per_address) != GUARD_OK) {
+		a.peer.any.sa_family = AF_UNIX;
+	if (guard_enter(guard, &a.peer.any, l->conf->connections_per_address) != GUARD_OK) {
 		log_debug("listen=%s connection refused: connections_per_address", l->conf->name);
 		close(fd);
 		return true;
 	}
-	if (http1_client_new(l->cx, l->conf, l->local, &peer.any, &fd) != 0)
-		guard_leave(guard, &peer.any, l->conf->connections_per_address);
+	stream_init(&a.stream, &fd);
+	if (http1_client_new(l->cx, &a) != 0)
+		guard_leave(guard, &a.peer.any, l->conf->connections_per_address);
 	return true;
 }
 
