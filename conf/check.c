@@ -179,6 +179,105 @@ static void check_said(struct check *c, const struct section *s, const char *opt
 		errors_add(c->errors, place_of(s, option), FOUND("nothing"), NOTHING, "%s", expected);
 }
 
+/* TLS */
+
+/* What the sections of one listener must agree on; the first of them decides. */
+static const char *const of_the_listener[] = { "profile", "ciphers", "curves", "client_ca", "client_verify", "ticket_key_file",
+	"session_tickets", "session_cache", "session_timeout", NULL };
+
+static const struct section *tls_section(const struct check *c, struct slice name)
+{
+	for (size_t i = 0; i < c->sections->count; i++)
+		if (c->sections->list[i].kind == SECTION_TLS && slice_eq(c->sections->list[i].name, name))
+			return &c->sections->list[i];
+	return NULL;
+}
+
+static void refuse_tls(struct check *c, const struct section *s, const struct conf_word *w)
+{
+	struct nearest n = { .word = slice_str(w->text) };
+
+	for (size_t i = 0; i < c->conf->tls_count; i++)
+		nearest_offer(&n, slice_str(c->conf->tls[i].name));
+	errors_add(c->errors, (struct place){ w->line, s->title, SLICE("tls") }, FOUND_QUOTED(slice_str(w->text)), n.best,
+	    "the name of a [tls NAME]");
+}
+
+static bool same_value(const struct option *o, const struct conf_tls *a, const struct conf_tls *b)
+{
+	const char *x = (const char *)a + o->offset, *y = (const char *)b + o->offset;
+	char *text[2];
+
+	switch (o->type) {
+	case OPTION_PATH:
+	case OPTION_TOKENS:
+		memcpy(&text[0], x, sizeof(text[0]));
+		memcpy(&text[1], y, sizeof(text[1]));
+		return slice_eq(slice_str(text[0]), slice_str(text[1]));
+	case OPTION_PATHS:
+		if (a->ticket_key_file_count != b->ticket_key_file_count)
+			return false;
+		for (size_t i = 0; i < a->ticket_key_file_count; i++)
+			if (strcmp(a->ticket_key_files[i].text, b->ticket_key_files[i].text) != 0)
+				return false;
+		return true;
+	case OPTION_BOOL:
+		return memcmp(x, y, sizeof(bool)) == 0;
+	case OPTION_TIME:
+		return memcmp(x, y, sizeof(uint64_t)) == 0;
+	default:
+		return memcmp(x, y, sizeof(unsigned)) == 0;
+	}
+}
+
+/* A name that asks for client certificates beside one that does not could be reached through the other's door. */
+static void check_agreement(struct check *c, const struct section *listen, const struct section *first, const struct section *s)
+{
+	const struct conf_tls *a = &c->conf->tls[first->index], *b = &c->conf->tls[s->index];
+
+	for (size_t i = 0; of_the_listener[i]; i++) {
+		const char *name = of_the_listener[i];
+
+		if (section_said(s, name) && !same_value(option_find(SECTION_TLS, slice_str(name)), a, b))
+			errors_add(c->errors, place_of(s, name), FOUND("another value"), NOTHING,
+			    "what [tls %s], the first of [listen %s], has", a->name, c->conf->listens[listen->index].name);
+	}
+}
+
+static void check_listen_tls(struct check *c, const struct section *s)
+{
+	const struct conf_listen *l = &c->conf->listens[s->index];
+	const struct section *first = NULL;
+
+	for (size_t i = 0; i < l->tls_count; i++) {
+		const struct section *of = tls_section(c, slice_str(l->tls[i].text));
+
+		if (!of)
+			refuse_tls(c, s, &l->tls[i]);
+		else if (first)
+			check_agreement(c, s, first, of);
+		if (i == 0)
+			first = of;
+	}
+}
+
+static void check_tls(struct check *c, const struct section *s)
+{
+	const struct conf_tls *t = &c->conf->tls[s->index];
+
+	check_said(
+	    c, s, "certificate", "the file with the certificate, such as /etc/letsencrypt/live/example.org/fullchain.pem");
+	check_said(c, s, "key", "the file with its key, such as /etc/letsencrypt/live/example.org/privkey.pem");
+	if (t->client_verify != CLIENT_VERIFY_OFF && !t->client_ca)
+		check_said(c, s, "client_ca", "the authorities of clients' certificates, with client_verify");
+	if (t->client_ca && t->client_verify == CLIENT_VERIFY_OFF)
+		errors_add(c->errors, place_of(s, "client_ca"), FOUND("client_ca alone"), NOTHING,
+		    "client_verify = optional or require with it");
+	if (t->profile == TLS_PROFILE_MODERN && t->ciphers)
+		errors_add(c->errors, place_of(s, "ciphers"), FOUND("ciphers"), NOTHING,
+		    "none with profile = modern: TLS 1.3 has ciphers of its own");
+}
+
 /* Pools */
 
 static void refuse_with(struct check *c, const struct section *s, const char *const *options, const char *other)
@@ -283,6 +382,10 @@ static void check_section(struct check *c, const struct section *s)
 	switch (s->kind) {
 	case SECTION_LISTEN:
 		check_said(c, s, "address", "at least one address and port such as 127.0.0.1:8000");
+		check_listen_tls(c, s);
+		break;
+	case SECTION_TLS:
+		check_tls(c, s);
 		break;
 	case SECTION_POOL:
 		check_pool_kind(c, s);

@@ -165,6 +165,14 @@ void conf_drop(struct conf **c)
 	*c = NULL;
 }
 
+const struct conf_tls *conf_listen_tls(const struct conf *c, const struct conf_listen *l, size_t i)
+{
+	for (size_t k = 0; k < c->tls_count; k++)
+		if (strcmp(c->tls[k].name, l->tls[i].text) == 0)
+			return &c->tls[k];
+	return NULL;
+}
+
 unsigned conf_pool_slots(const struct conf_pool *p)
 {
 	return p->app != APP_NONE ? p->processes * p->threads : p->slots * (unsigned)p->socket_count;

@@ -38,6 +38,14 @@ struct conf_network {
 
 enum conf_access_format { ACCESS_COMBINED, ACCESS_JSON, ACCESS_TIMING };
 enum conf_app { APP_NONE, APP_DEMO, APP_WSGI, APP_EXEC };
+enum conf_tls_profile { TLS_PROFILE_INTERMEDIATE, TLS_PROFILE_MODERN };
+enum conf_client_verify { CLIENT_VERIFY_OFF, CLIENT_VERIFY_OPTIONAL, CLIENT_VERIFY_REQUIRE };
+
+/* Another section by its name, or a file; in a list. */
+struct conf_word {
+	char *text;
+	unsigned line; /* in the file */
+};
 
 struct conf_daemon {
 	char *user;            /* NULL: not said */
@@ -62,8 +70,9 @@ struct conf_listen {
 	char *name;
 	struct conf_address *addresses;
 	size_t address_count;
-	char *tls;           /* NULL: plain (always, until TLS is built) */
-	uint64_t head_limit; /* bytes */
+	struct conf_word *tls; /* the names of its [tls NAME]; the first is the default */
+	size_t tls_count;      /* 0: plain */
+	uint64_t head_limit;   /* bytes */
 	unsigned fields_max;
 	uint64_t head_timeout_ms;
 	uint64_t idle_timeout_ms;
@@ -74,6 +83,25 @@ struct conf_listen {
 	unsigned backlog;
 	bool half_close;
 	bool early_hints;
+};
+
+/* One certificate. What is not about it (from `profile` on) is the listener's as a whole: check_conf sees to it that all agree. */
+struct conf_tls {
+	char *name;
+	char *certificate; /* a file: the certificate, then those that lead from it to a root */
+	char *key;
+	char *key_password_file;            /* NULL: the key is not encrypted */
+	char *ocsp_staple;                  /* NULL: none */
+	unsigned profile;                   /* enum conf_tls_profile */
+	char *ciphers, *curves;             /* NULL: the profile's */
+	char *client_ca;                    /* NULL: none */
+	unsigned client_verify;             /* enum conf_client_verify */
+	struct conf_word *ticket_key_files; /* the first encrypts */
+	size_t ticket_key_file_count;       /* 0: keys of forebay's own */
+	bool session_tickets;
+	unsigned session_cache; /* sessions; 0: off */
+	uint64_t session_timeout_ms;
+	size_t index; /* in conf.tls */
 };
 
 struct conf_pool {
@@ -125,6 +153,8 @@ struct conf {
 	struct conf_daemon daemon;
 	struct conf_listen *listens;
 	size_t listen_count;
+	struct conf_tls *tls;
+	size_t tls_count;
 	struct conf_pool *pools;
 	size_t pool_count;
 	struct conf_route *routes;
@@ -148,6 +178,9 @@ MUST_USE int conf_load(const char *path, struct buf *errors, struct conf **ret);
 
 struct conf *conf_hold(struct conf *c);
 void conf_drop(struct conf **c);
+
+/* What `i` of listen.tls names. */
+const struct conf_tls *conf_listen_tls(const struct conf *c, const struct conf_listen *l, size_t i);
 
 /* All slots of a pool: slots of each socket, or processes * threads. 1 to CONF_POOL_SLOTS_MAX. */
 #define CONF_POOL_SLOTS_MAX 65535

@@ -25,6 +25,8 @@ static void *struct_of(struct conf *c, enum option_section kind, size_t index)
 		return &c->daemon;
 	case SECTION_LISTEN:
 		return &c->listens[index];
+	case SECTION_TLS:
+		return &c->tls[index];
 	case SECTION_POOL:
 		return &c->pools[index];
 	case SECTION_ROUTE:
@@ -67,6 +69,10 @@ void load_free(struct conf *c)
 		free(c->listens[i].name);
 		free_options(SECTION_LISTEN, &c->listens[i]);
 	}
+	for (size_t i = 0; i < c->tls_count; i++) {
+		free(c->tls[i].name);
+		free_options(SECTION_TLS, &c->tls[i]);
+	}
 	for (size_t i = 0; i < c->pool_count; i++) {
 		free(c->pools[i].name);
 		free_options(SECTION_POOL, &c->pools[i]);
@@ -78,6 +84,7 @@ void load_free(struct conf *c)
 		free_options(SECTION_ROUTE, &c->routes[i]);
 	}
 	free(c->listens);
+	free(c->tls);
 	free(c->pools);
 	free(c->routes);
 }
@@ -99,6 +106,18 @@ static int add_listen(struct conf *c, struct slice name)
 	c->listens = list;
 	list[c->listen_count++] = (struct conf_listen){ .name = slice_dup(name) };
 	return list[c->listen_count - 1].name ? (int)c->listen_count - 1 : -ENOMEM;
+}
+
+static int add_tls(struct conf *c, struct slice name)
+{
+	struct conf_tls *list = grown(c->tls, c->tls_count, sizeof(*list));
+
+	if (!list)
+		return -ENOMEM;
+	c->tls = list;
+	list[c->tls_count] = (struct conf_tls){ .name = slice_dup(name), .index = c->tls_count };
+	c->tls_count++;
+	return list[c->tls_count - 1].name ? (int)c->tls_count - 1 : -ENOMEM;
 }
 
 static int add_pool(struct conf *c, struct slice name)
@@ -131,6 +150,8 @@ static int add_struct(struct conf *c, const struct section *s)
 
 	if (s->kind == SECTION_LISTEN)
 		index = add_listen(c, s->name);
+	else if (s->kind == SECTION_TLS)
+		index = add_tls(c, s->name);
 	else if (s->kind == SECTION_POOL)
 		index = add_pool(c, s->name);
 	else if (s->kind == SECTION_ROUTE)
@@ -148,8 +169,8 @@ static void refuse_kind(struct loader *l, unsigned line, struct slice title, str
 
 	for (int k = 0; k < SECTION_COUNT; k++)
 		nearest_offer(&n, slice_str(section_kind((enum option_section)k)));
-	errors_add(l->errors, (struct place){ line, title, NOTHING }, FOUND_QUOTED(kind), n.best, "%s, %s, %s or %s",
-	    section_form(SECTION_FOREBAY), section_form(SECTION_LISTEN), section_form(SECTION_POOL),
+	errors_add(l->errors, (struct place){ line, title, NOTHING }, FOUND_QUOTED(kind), n.best, "%s, %s, %s, %s or %s",
+	    section_form(SECTION_FOREBAY), section_form(SECTION_LISTEN), section_form(SECTION_TLS), section_form(SECTION_POOL),
 	    section_form(SECTION_ROUTE));
 }
 
@@ -229,7 +250,7 @@ static void refuse_name(struct loader *l, struct place where)
 	errors_add(l->errors, where, FOUND_QUOTED(where.option), n.best, "an option of %s", section_form(kind));
 }
 
-/* Checks tell the line of an address, since a section may have many. */
+/* Checks tell the line of an address or a name, since a section may have many. */
 static void mark_line(struct conf *c, const struct section *s, const struct option *o, unsigned line)
 {
 	struct conf_listen *listen = s->kind == SECTION_LISTEN ? &c->listens[s->index] : NULL;
@@ -239,6 +260,8 @@ static void mark_line(struct conf *c, const struct section *s, const struct opti
 		listen->addresses[listen->address_count - 1].line = line;
 	else if (pool && o->type == OPTION_SOCKETS)
 		pool->sockets[pool->socket_count - 1].line = line;
+	else if (listen && o->type == OPTION_NAMES)
+		listen->tls[listen->tls_count - 1].line = line;
 }
 
 /* The row of an option of the section at hand, whose first line is noted; NULL: it was refused. */

@@ -4,6 +4,7 @@
 
 #define STRUCT_FOREBAY struct conf_daemon
 #define STRUCT_LISTEN  struct conf_listen
+#define STRUCT_TLS     struct conf_tls
 #define STRUCT_POOL    struct conf_pool
 #define STRUCT_ROUTE   struct conf_route
 
@@ -37,6 +38,7 @@
 #define NAME(section, name, field, when, text) ROW(section, name, NAME, when, char *, field, .help = text)
 #define PATH(section, field, list, value, when, text)                                                                          \
 	ROW(section, #field, PATH, when, char *, field, .words = list, .initial = value, .help = text)
+#define TOKENS(section, field, text) ROW(section, #field, TOKENS, RELOAD, char *, field, .help = text)
 #define LIST(section, name, type, ctype, field, count, when, text)                                                             \
 	ROW(section, name, type, when, ctype *, field, .count_offset = FIELD(section, count, size_t), .help = text)
 
@@ -64,6 +66,18 @@ static const char *const format_words[] = {
 	[ACCESS_COMBINED] = "combined",
 	[ACCESS_JSON] = "json",
 	[ACCESS_TIMING] = "timing",
+	NULL,
+};
+
+static const char *const profile_words[] = {
+	[TLS_PROFILE_INTERMEDIATE] = "intermediate",
+	[TLS_PROFILE_MODERN] = "modern",
+	NULL,
+};
+static const char *const verify_words[] = {
+	[CLIENT_VERIFY_OFF] = "off",
+	[CLIENT_VERIFY_OPTIONAL] = "optional",
+	[CLIENT_VERIFY_REQUIRE] = "require",
 	NULL,
 };
 
@@ -106,6 +120,10 @@ static const struct option listen_options[] = {
 	LIST(LISTEN, "address", ADDRESSES, struct conf_address, addresses, address_count, RESTART,
 	    "Where clients connect: 192.0.2.1:80, 0.0.0.0:80 (any IPv4 address), [::]:80 (any address), "
 	    "unix:/run/forebay.sock. At least one is needed."),
+	LIST(LISTEN, "tls", NAMES, struct conf_word, tls, tls_count, RELOAD,
+	    "The NAME of a [tls NAME]: clients speak TLS. With several, a client gets the certificate for the name that it asks "
+	    "for, and the first one if there is none or it asks for none. Two of one name, with an ECDSA and an RSA key, stand "
+	    "side by side: the client's algorithms decide."),
 	SIZE(LISTEN, head_limit, KILO, 64 * KILO, "32K", RELOAD,
 	    "A request's first line and fields together; above: 431, or 414 if the first line alone is too long."),
 	UINT(LISTEN, fields_max, 1, 1000, "100", RELOAD, "fields", "Fields of a request; above: 431."),
@@ -126,6 +144,40 @@ static const struct option listen_options[] = {
 	    "on: a client that ends its sending side after a whole request still gets its answer. off: it is taken "
 	    "to have left."),
 	BOOL(LISTEN, early_hints, "off", RELOAD, "on: a worker's 103 responses are passed on to HTTP/1.1 clients."),
+};
+
+#define OF_THE_LISTENER " The [tls NAME] of one listener agree on it, or the first says it alone."
+
+static const struct option tls_options[] = {
+	PATH(TLS, certificate, no_words, NULL, RELOAD,
+	    "A PEM file: the certificate, and behind it those that lead from it to a root (certbot's fullchain.pem). This file "
+	    "and the others here are read again when they change; what is wrong with a new one is logged, and the old one "
+	    "stays. Required."),
+	PATH(TLS, key, no_words, NULL, RELOAD, "A PEM file: the certificate's private key. Required."),
+	PATH(TLS, key_password_file, no_words, NULL, RELOAD, "A file whose first line is the password of the key."),
+	PATH(TLS, ocsp_staple, no_words, NULL, RELOAD,
+	    "A file with the certificate's OCSP response (DER), for clients that ask for it. forebay does not fetch it; it is "
+	    "not sent after its time."),
+	WORD(TLS, profile, profile_words, "intermediate", RELOAD,
+	    "Mozilla's recommendations. intermediate: TLS 1.2 and 1.3. modern: TLS 1.3 only." OF_THE_LISTENER),
+	TOKENS(
+	    TLS, ciphers, "The ciphers of TLS 1.2, as openssl-ciphers(1) has them, in place of the profile's." OF_THE_LISTENER),
+	TOKENS(TLS, curves, "The key exchange groups, such as X25519:prime256v1, in place of the profile's." OF_THE_LISTENER),
+	PATH(TLS, client_ca, no_words, NULL, RELOAD,
+	    "A PEM file: the authorities that clients' certificates are from." OF_THE_LISTENER),
+	WORD(TLS, client_verify, verify_words, "off", RELOAD,
+	    "require: clients need a certificate of client_ca. optional: they are asked for one, and a wrong one is not "
+	    "refused. The worker is told by X-Client-Verify (SUCCESS, NONE or FAILED:reason), X-Client-Subject and "
+	    "X-Client-Fingerprint (SHA-256)." OF_THE_LISTENER),
+	LIST(TLS, "ticket_key_file", PATHS, struct conf_word, ticket_key_files, ticket_key_file_count, RELOAD,
+	    "A file of 80 or 48 random bytes: a key for session tickets that several machines share. The first one encrypts. "
+	    "Without any, forebay makes keys of its own, a new one every 12 hours." OF_THE_LISTENER),
+	BOOL(TLS, session_tickets, "on", RELOAD,
+	    "Clients may resume their sessions by tickets, which they keep." OF_THE_LISTENER),
+	UINT(TLS, session_cache, 0, 10000000, "10000", RELOAD, "sessions",
+	    "How many sessions forebay remembers of clients without tickets. 0: none." OF_THE_LISTENER),
+	TIME(TLS, session_timeout, 1000, DAY_MS, "1d", RELOAD,
+	    "How long after its handshake a session may be resumed." OF_THE_LISTENER),
 };
 
 static const struct option pool_options[] = {
@@ -194,6 +246,7 @@ static const struct option route_options[] = {
 
 static_assert(ARRAY_LEN(forebay_options) <= SECTION_OPTIONS_MAX, "room for the rows of [forebay]");
 static_assert(ARRAY_LEN(listen_options) <= SECTION_OPTIONS_MAX, "room for the rows of [listen NAME]");
+static_assert(ARRAY_LEN(tls_options) <= SECTION_OPTIONS_MAX, "room for the rows of [tls NAME]");
 static_assert(ARRAY_LEN(pool_options) <= SECTION_OPTIONS_MAX, "room for the rows of [pool NAME]");
 static_assert(ARRAY_LEN(route_options) <= SECTION_OPTIONS_MAX, "room for the rows of [route HOST/PATH]");
 
@@ -205,6 +258,8 @@ static const struct {
 	[SECTION_FOREBAY] = { "forebay", "[forebay]", "The daemon as a whole.", forebay_options, ARRAY_LEN(forebay_options) },
 	[SECTION_LISTEN] = { "listen", "[listen NAME]", "One door for clients; at least one is needed.", listen_options,
 	    ARRAY_LEN(listen_options) },
+	[SECTION_TLS] = { "tls", "[tls NAME]", "One certificate, and how TLS is spoken with it.", tls_options,
+	    ARRAY_LEN(tls_options) },
 	[SECTION_POOL] = { "pool", "[pool NAME]", "One set of workers, and the queue before it.", pool_options,
 	    ARRAY_LEN(pool_options) },
 	[SECTION_ROUTE] = { "route", "[route HOST/PATH]",

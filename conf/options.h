@@ -8,7 +8,7 @@
 
 #include "conf/conf.h"
 
-enum option_section { SECTION_FOREBAY, SECTION_LISTEN, SECTION_POOL, SECTION_ROUTE, SECTION_COUNT };
+enum option_section { SECTION_FOREBAY, SECTION_LISTEN, SECTION_TLS, SECTION_POOL, SECTION_ROUTE, SECTION_COUNT };
 
 /* What a value looks like, and with it what the field is in C. */
 enum option_type {
@@ -22,10 +22,13 @@ enum option_type {
 	OPTION_NAME,        /* char *: a user or a pool */
 	OPTION_PATH,        /* char *: an absolute path, or one of `words` */
 	OPTION_APP,         /* unsigned: enum conf_app */
+	OPTION_TOKENS,      /* char *: words for OpenSSL, which judges them when it gets them */
 	OPTION_ADDRESSES,   /* lists: one value a line; a pointer and a count */
 	OPTION_SOCKETS,     /* */
 	OPTION_NETWORKS,    /* */
 	OPTION_ENVIRONMENT, /* */
+	OPTION_NAMES,       /* struct conf_word */
+	OPTION_PATHS,       /* struct conf_word */
 	OPTION_TYPE_COUNT,
 };
 

@@ -17,10 +17,13 @@ static const char *const type_names[] = {
 	[OPTION_NAME] = "name",
 	[OPTION_PATH] = "path",
 	[OPTION_APP] = "app",
+	[OPTION_TOKENS] = "words",
 	[OPTION_ADDRESSES] = "list of addresses",
 	[OPTION_SOCKETS] = "list of sockets",
 	[OPTION_NETWORKS] = "list of networks",
 	[OPTION_ENVIRONMENT] = "list of variables",
+	[OPTION_NAMES] = "list of names",
+	[OPTION_PATHS] = "list of paths",
 };
 static_assert(ARRAY_LEN(type_names) == OPTION_TYPE_COUNT, "a name for each type");
 

@@ -230,6 +230,15 @@ static int set_path(const struct option *o, void *target, struct slice value, st
 	return set_text(o, target, value);
 }
 
+/* One word of printable characters; which ones mean something, OpenSSL knows. */
+static int set_tokens(const struct option *o, void *target, struct slice value)
+{
+	for (size_t i = 0; i < value.len; i++)
+		if (value.ptr[i] <= ' ' || value.ptr[i] > '~')
+			return -EINVAL;
+	return set_text(o, target, value);
+}
+
 static int set_app(const struct option *o, void *target, struct slice value, struct refusal *r)
 {
 	static const char *const apps[] = { "demo", NULL };
@@ -310,6 +319,33 @@ static int add_network(const struct option *o, void *target, struct slice value,
 	return err;
 }
 
+static bool has_word(const struct conf_word *list, size_t count, struct slice text)
+{
+	for (size_t i = 0; i < count; i++)
+		if (slice_eq(slice_str(list[i].text), text))
+			return true;
+	return false;
+}
+
+static int add_word(const struct option *o, void *target, struct slice value, struct refusal *r)
+{
+	struct conf_word *w;
+
+	if (o->type == OPTION_NAMES ? !name_ok(value) : value.ptr[0] != '/')
+		return -EINVAL;
+	if (has_word(list_of(o, target), *count_of(o, target), value)) {
+		snprintf(r->expected, sizeof(r->expected), "each of them once");
+		return -EINVAL;
+	}
+	w = list_room(o, target, sizeof(*w));
+	if (w)
+		*w = (struct conf_word){ .text = slice_dup(value) };
+	if (!w || !w->text)
+		return -ENOMEM;
+	(*count_of(o, target))++;
+	return 0;
+}
+
 static bool is_variable_name(struct slice s)
 {
 	for (size_t i = 0; i < s.len; i++) {
@@ -367,6 +403,8 @@ static int set_by_type(const struct option *o, void *target, struct slice value,
 		return set_path(o, target, value, r);
 	case OPTION_APP:
 		return set_app(o, target, value, r);
+	case OPTION_TOKENS:
+		return set_tokens(o, target, value);
 	case OPTION_ADDRESSES:
 	case OPTION_SOCKETS:
 		return add_address(o, target, value, r);
@@ -374,6 +412,9 @@ static int set_by_type(const struct option *o, void *target, struct slice value,
 		return add_network(o, target, value, r);
 	case OPTION_ENVIRONMENT:
 		return add_variable(o, target, value, r);
+	case OPTION_NAMES:
+	case OPTION_PATHS:
+		return add_word(o, target, value, r);
 	case OPTION_TYPE_COUNT:
 		break;
 	}
@@ -416,6 +457,8 @@ static void free_list(const struct option *o, void *target)
 			free(((struct conf_network *)list)[i].text);
 		else if (o->type == OPTION_ENVIRONMENT)
 			free(((char **)list)[i]);
+		else if (o->type == OPTION_NAMES || o->type == OPTION_PATHS)
+			free(((struct conf_word *)list)[i].text);
 		else
 			free(((struct conf_address *)list)[i].text);
 	}
@@ -431,7 +474,7 @@ void option_free(const struct option *o, void *target)
 
 	if (option_is_list(o)) {
 		free_list(o, target);
-	} else if (o->type == OPTION_NAME || o->type == OPTION_PATH) {
+	} else if (o->type == OPTION_NAME || o->type == OPTION_PATH || o->type == OPTION_TOKENS) {
 		text = field_of(o, target);
 		free(*text);
 		*text = NULL;
@@ -465,6 +508,9 @@ void option_describe(const struct option *o, struct buf *out)
 	case OPTION_APP:
 		buf_add(out, SLICE("demo, the one app that this version has"));
 		break;
+	case OPTION_TOKENS:
+		buf_add(out, SLICE("words of OpenSSL's with \":\" between them"));
+		break;
 	case OPTION_ADDRESSES:
 		buf_add(out, SLICE("an address and port such as 127.0.0.1:8000, [::]:8000 or unix:/run/forebay.sock"));
 		break;
@@ -476,6 +522,12 @@ void option_describe(const struct option *o, struct buf *out)
 		break;
 	case OPTION_ENVIRONMENT:
 		buf_add(out, SLICE("KEY=VALUE, KEY of letters, digits and \"_\""));
+		break;
+	case OPTION_NAMES:
+		buf_add(out, SLICE("the name of a [tls NAME]"));
+		break;
+	case OPTION_PATHS:
+		buf_add(out, SLICE("an absolute path"));
 		break;
 	case OPTION_TYPE_COUNT:
 		break;

@@ -85,6 +85,7 @@ int server_new(const struct server_options *o, struct server **ret)
 		.pools = o->pools,
 		.access = o->access,
 		.guard = o->guard,
+		.tls = o->tls,
 		.crowd = &s->crowd,
 		.id_seed = o->id_seed,
 		.left = client_left,

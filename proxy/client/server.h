@@ -13,6 +13,7 @@
 #include "upstream/pool.h"
 
 struct server;
+struct tls_shop;
 struct guard; /* proxy/client/guard.h: connections of the whole front */
 
 struct server_options {
@@ -22,6 +23,7 @@ struct server_options {
 	struct pool **pools;       /* by conf_pool.index */
 	struct access_log *access; /* NULL: off */
 	struct guard *guard;
+	struct tls_shop *tls;
 	uint64_t id_seed; /* random; request ids are made of it, the thread and a count */
 };
 

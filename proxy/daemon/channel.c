@@ -28,6 +28,7 @@ static const struct rule {
 	[CHANNEL_CONF] = { CHANNEL_MASTER, FD_ONE, SIZE(text), true },
 	[CHANNEL_LOG] = { CHANNEL_MASTER, FD_MAY, SIZE(log), false },
 	[CHANNEL_SPOOL] = { CHANNEL_MASTER, FD_ONE, 0, false },
+	[CHANNEL_TLS] = { CHANNEL_MASTER, FD_ONE, 0, false },
 	[CHANNEL_LISTENER] = { CHANNEL_MASTER, FD_ONE, SIZE(listener), false },
 	[CHANNEL_GO] = { CHANNEL_MASTER, FD_NONE, 0, false },
 	[CHANNEL_PAGE] = { CHANNEL_MASTER, FD_ONE, SIZE(page), false },

@@ -22,6 +22,7 @@ enum channel_type {
 	CHANNEL_CONF,     /* +fd: a sealed memfd with the configuration; the text is its name in messages */
 	CHANNEL_LOG,      /* +fd unless the kind is off; again after SIGUSR1 */
 	CHANNEL_SPOOL,    /* +fd: the spool directory */
+	CHANNEL_TLS,      /* +fd: a sealed memfd with certificates and keys; after CHANNEL_CONF, and again when they change */
 	CHANNEL_LISTENER, /* +fd */
 	CHANNEL_GO,       /* that was all: adopt or refuse */
 	CHANNEL_PAGE,     /* +fd: a pool's started page (sealed memfd); after CHANNEL_ADOPTED, before its slots */

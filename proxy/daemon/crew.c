@@ -11,6 +11,7 @@
 #include "core/spool.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/server.h"
+#include "proxy/client/tls_shop.h"
 #include "proxy/daemon/account.h"
 #include "proxy/daemon/spooldir.h"
 #include "proxy/observe/access_log.h"
@@ -45,6 +46,7 @@ struct crew {
 	struct budget budget;
 	struct spool *spool;
 	struct guard *guard;
+	struct tls_shop *tls;
 	struct pool **pools;
 	struct crew_page *pages;
 	size_t pool_count;
@@ -119,6 +121,11 @@ static int make_guard(struct crew *c)
 	return guard_new(c->o.connections, &c->guard);
 }
 
+static int make_tls(struct crew *c)
+{
+	return tls_shop_new(c->o.conf, &clock_real, &c->tls);
+}
+
 static int make_spool(struct crew *c)
 {
 	const struct spool_options o = {
@@ -155,6 +162,7 @@ static int make_thread(struct crew *c, unsigned i)
 		.routes = c->routes,
 		.pools = c->pools,
 		.guard = c->guard,
+		.tls = c->tls,
 		.id_seed = c->id_seed,
 	};
 	int err;
@@ -192,6 +200,7 @@ static const struct step {
 	{ "random numbers", make_seed },
 	{ "routes", make_routes },
 	{ "guard", make_guard },
+	{ "TLS", make_tls },
 	{ "spool directory", make_spool },
 	{ "pools", make_pools },
 	{ "event threads", make_threads },
@@ -228,6 +237,11 @@ int crew_listen(struct crew *c, unsigned thread, size_t listen, size_t address, 
 		return -EINVAL;
 	l = &c->o.conf->listens[listen];
 	return server_listen(c->threads[thread].server, l, &l->addresses[address], fd);
+}
+
+int crew_tls(struct crew *c, struct slice bytes, struct buf *errors)
+{
+	return tls_shop_adopt(c->tls, bytes, errors);
 }
 
 int crew_start(struct crew *c)
@@ -446,6 +460,7 @@ void crew_free(struct crew **crew)
 	free(c->pools);
 	spool_free(&c->spool);
 	guard_free(&c->guard);
+	tls_shop_free(&c->tls);
 	route_table_free(&c->routes);
 	mailbox_done(&c->mailbox);
 	free(c);

@@ -34,6 +34,10 @@ MUST_USE int crew_new(const struct crew_options *o, struct crew **ret, const cha
 /* Before crew_start: thread `thread` accepts on *fd. Takes *fd, also on failure. -EINVAL: there is no such thread, listener or address. */
 MUST_USE int crew_listen(struct crew *c, unsigned thread, size_t listen, size_t address, int *fd);
 
+/* Certificates and keys as the master sends them; those before stay after an error, which is a line in `errors` or none. */
+struct buf;
+MUST_USE int crew_tls(struct crew *c, struct slice bytes, struct buf *errors);
+
 MUST_USE int crew_start(struct crew *c);
 
 /* A pool's started page, once, before its slots. Borrows fd for the call. -EINVAL: no such pool, or it has one, or the file is too small. */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <event2/event_struct.h>
 #include <malloc.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -143,7 +144,7 @@ static void take_spool(struct front *f, const struct channel_message *m UNUSED, 
 }
 
 /* The whole file into `text`, which the caller has made. */
-static int read_conf(int fd, struct buf *text)
+static int read_file(int fd, struct buf *text)
 {
 	struct stat st;
 	char *room;
@@ -210,7 +211,7 @@ static void take_conf(struct front *f, const struct channel_message *m, int *fd)
 	}
 	buf_init(&text, CONF_FILE_MAX + 1);
 	buf_init(&errors, ERRORS_MAX);
-	err = read_conf(*fd, &text);
+	err = read_file(*fd, &text);
 	if (!err)
 		err = conf_parse(m->u.text, buf_slice(&text), &errors, &f->conf);
 	if (err && errors.len > 0)
@@ -221,6 +222,40 @@ static void take_conf(struct front *f, const struct channel_message *m, int *fd)
 		build(f);
 	buf_done(&errors);
 	buf_done(&text);
+}
+
+/* At the start there is nothing else to serve with; later what was there stays. */
+static void refuse_tls(struct front *f, int err, const struct buf *errors)
+{
+	struct slice why = errors->len > 0 ? buf_slice(errors) : slice_str(strerror(-err));
+	char text[512];
+
+	if (f->state == FRONT_BUILT)
+		refuse(f, why);
+	else
+		log_error("event=tls_refused old=stays why=\"%s\"", log_escape(why, text, sizeof(text)));
+}
+
+static void take_tls(struct front *f, const struct channel_message *m UNUSED, int *fd)
+{
+	struct buf bytes, errors;
+	int err;
+
+	if (f->state < FRONT_BUILT) {
+		broken(f, "tls");
+		return;
+	}
+	buf_init(&bytes, SIZE_MAX);
+	buf_init(&errors, ERRORS_MAX);
+	err = read_file(*fd, &bytes);
+	if (!err)
+		err = crew_tls(f->crew, buf_slice(&bytes), &errors);
+	if (err)
+		refuse_tls(f, err, &errors);
+	if (bytes.len > 0)
+		OPENSSL_cleanse(bytes.ptr, bytes.len);
+	buf_done(&bytes);
+	buf_done(&errors);
 }
 
 static void take_listener(struct front *f, const struct channel_message *m, int *fd)
@@ -296,6 +331,7 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd)
 		[CHANNEL_CONF] = take_conf,
 		[CHANNEL_LOG] = take_log,
 		[CHANNEL_SPOOL] = take_spool,
+		[CHANNEL_TLS] = take_tls,
 		[CHANNEL_LISTENER] = take_listener,
 		[CHANNEL_GO] = take_go,
 		[CHANNEL_PAGE] = take_page,

@@ -209,12 +209,12 @@ static int open_spool(struct ground *g)
 	return err;
 }
 
-static void log_lines(struct slice text)
+static void log_lines(enum log_level level, struct slice text)
 {
 	struct slice line;
 
 	while (slice_cut(&text, '\n', &line))
-		log_error("%.*s", SLICE_ARG(line));
+		log_line(level, "%.*s", SLICE_ARG(line));
 }
 
 static int bind_listeners(struct ground *g)
@@ -229,11 +229,28 @@ static int bind_listeners(struct ground *g)
 	}
 	buf_init(&errors, ERRORS_MAX);
 	err = listeners_bind(g->conf, g->limits.threads, &in, &errors, &g->listeners);
-	log_lines(buf_slice(&errors));
+	log_lines(LOG_LEVEL_ERROR, buf_slice(&errors));
 	if (err && errors.len == 0)
 		log_error("listeners: %s", strerror(-err));
 	buf_done(&errors);
 	inherited_done(&in);
+	return err;
+}
+
+static int read_keys(struct ground *g)
+{
+	struct buf errors, warnings;
+	int err;
+
+	buf_init(&errors, ERRORS_MAX);
+	buf_init(&warnings, ERRORS_MAX);
+	err = keys_new(g->conf, &clock_real, &errors, &warnings, &g->keys);
+	log_lines(LOG_LEVEL_WARNING, buf_slice(&warnings));
+	log_lines(LOG_LEVEL_ERROR, buf_slice(&errors));
+	if (err && errors.len == 0)
+		log_error("certificates and keys: %s", strerror(-err));
+	buf_done(&errors);
+	buf_done(&warnings);
 	return err;
 }
 
@@ -261,7 +278,7 @@ static int write_pid_file(struct ground *g)
 int ground_lay(struct ground *g, const struct conf *conf)
 {
 	static int (*const steps[])(
-	    struct ground *) = { find_user, find_limits, bind_listeners, open_logs, open_spool, write_pid_file };
+	    struct ground *) = { find_user, find_limits, read_keys, bind_listeners, open_logs, open_spool, write_pid_file };
 	int err = 0;
 
 	*g = (struct ground){ .conf = conf, .spool_dir = -1, .logs.fd = -1, .logs.kind = LOGGER_FILE };
@@ -282,6 +299,7 @@ int ground_lay(struct ground *g, const struct conf *conf)
 void ground_done(struct ground *g)
 {
 	listeners_done(&g->listeners);
+	keys_free(&g->keys);
 	if (g->spool_dir != -1)
 		close(g->spool_dir);
 	if (g->wrote_pid_file)

@@ -1,6 +1,6 @@
 /*
  * ground: what the master looks up, opens and binds before it starts anybody.
- * Owns:   listeners, logs, spool directory, the pid file.
+ * Owns:   listeners, keys, logs, spool directory, the pid file.
  * Never:  starts a process. Goes on after an error: each is logged, then it is over.
  * Thread: the master's.
  */
@@ -11,6 +11,7 @@
 
 #include "conf/conf.h"
 #include "proxy/daemon/keeper.h"
+#include "proxy/daemon/keys.h"
 #include "proxy/daemon/limits.h"
 #include "proxy/daemon/listeners.h"
 #include "proxy/daemon/logs.h"
@@ -28,6 +29,7 @@ struct ground {
 	int spool_dir;
 	char spool_path[PATH_MAX];
 	struct listeners listeners;
+	struct keys *keys;
 	bool wrote_pid_file;
 };
 

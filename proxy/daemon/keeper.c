@@ -147,6 +147,14 @@ static int send_listeners(struct keeper *k)
 	return err;
 }
 
+static int send_keys(struct keeper *k)
+{
+	const struct channel_message m = { .type = CHANNEL_TLS };
+	int fd = keys_fd(k->o.keys);
+
+	return fd == -1 ? 0 : send_copy(k, &m, fd);
+}
+
 /* Everything that a front needs to serve, in the order that it wants it. */
 static int send_all(struct keeper *k)
 {
@@ -174,6 +182,8 @@ static int send_all(struct keeper *k)
 	channel_text(&m, CHANNEL_CONF, slice_str(k->o.conf->file));
 	if (!err)
 		err = send_copy(k, &m, k->conf_fd);
+	if (!err)
+		err = send_keys(k);
 	if (!err)
 		err = send_listeners(k);
 	m.type = CHANNEL_GO;
@@ -412,6 +422,15 @@ static void send_or_close(struct keeper *k, const struct channel_message *m, int
 	*fd = -1;
 	if (err)
 		log_error("event=channel_full error=\"%s\"", strerror(-err));
+}
+
+void keeper_send_keys(struct keeper *k)
+{
+	/* One that starts has those before these by now, or will have these at once. */
+	int err = k->channel ? send_keys(k) : 0;
+
+	if (err)
+		log_error("event=keys_not_sent error=\"%s\"", strerror(-err));
 }
 
 void keeper_send_page(struct keeper *k, size_t pool_index, unsigned slots, int *fd)

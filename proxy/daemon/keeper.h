@@ -13,6 +13,7 @@
 #include "conf/conf.h"
 #include "core/clock.h"
 #include "proxy/daemon/channel.h"
+#include "proxy/daemon/keys.h"
 #include "proxy/daemon/limits.h"
 #include "proxy/daemon/listeners.h"
 #include "proxy/observe/logger.h"
@@ -44,6 +45,7 @@ struct keeper_options {
 	const struct conf *conf;
 	const struct limits *limits;
 	const struct listeners *listeners;
+	const struct keys *keys;
 	const struct keeper_log *logs; /* by enum logger_to; read for each front */
 	bool log_stamps;               /* the front's lines begin with their time */
 	const struct spawn_user *user; /* NULL: as the master */
@@ -64,6 +66,9 @@ bool keeper_reaped(struct keeper *k, pid_t pid, int status);
 /* To a front that is serving; else what is given is closed. Each takes *fd. */
 void keeper_send_page(struct keeper *k, size_t pool_index, unsigned slots, int *fd);
 void keeper_send_slot(struct keeper *k, size_t pool_index, unsigned slot, int *fd, pid_t pid);
+
+/* keys_fd is another one: a front that is there gets it. */
+void keeper_send_keys(struct keeper *k);
 
 /* The logs have been opened anew: a front that is there gets them. */
 void keeper_send_logs(struct keeper *k);

@@ -429,6 +429,13 @@ static unsigned tick_ms(const struct master *m)
 	return m->notify.watchdog_us ? (unsigned)MAX(TICK_LEAST_MS, MIN(quarter_ms, TICK_MOST_MS)) : TICK_MOST_MS;
 }
 
+static void on_keys_changed(void *ctx)
+{
+	struct master *m = ctx;
+
+	keeper_send_keys(m->keeper);
+}
+
 static int new_keeper(struct master *m)
 {
 	const struct keeper_options o = {
@@ -437,6 +444,7 @@ static int new_keeper(struct master *m)
 		.conf = m->o.conf,
 		.limits = &m->ground.limits,
 		.listeners = &m->ground.listeners,
+		.keys = m->ground.keys,
 		.logs = m->ground.outputs,
 		.log_stamps = m->ground.log_stamps,
 		.user = m->ground.user,
@@ -454,6 +462,8 @@ static int start(struct master *m)
 
 	m->base = event_base_new();
 	err = m->base ? watch(m) : -ENOMEM;
+	if (!err)
+		err = keys_watch(m->ground.keys, m->base, on_keys_changed, m);
 	if (!err)
 		err = new_keeper(m);
 	if (!err)

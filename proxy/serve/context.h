@@ -14,6 +14,7 @@
 
 struct guard;
 struct crowd;
+struct tls_shop;
 
 struct context {
 	struct loop *loop;
@@ -22,6 +23,7 @@ struct context {
 	struct pool **pools;       /* by conf_pool.index */
 	struct access_log *access; /* NULL: off */
 	struct guard *guard;
+	struct tls_shop *tls; /* what listeners speak TLS with */
 	struct crowd *crowd;
 	uint64_t id_seed; /* random: request ids are made of it, the thread's number and a count */
 	uint64_t id_count;

@@ -22,6 +22,10 @@
 #define ROUTE  "[route *]\npool = shop\n"
 #define BASE   LISTEN POOL ROUTE
 
+#define TLS_M      "[tls m]\ncertificate = /c\nkey = /k\n"
+#define TLS_N      "[tls n]\ncertificate = /c\nkey = /k\n"
+#define LISTEN_TLS "[listen x]\naddress = [::]:1\ntls = m\ntls = n\n"
+
 #define ERRORS_BYTES_MAX (4u << 20)
 
 static int parse(struct slice text, struct buf *errors, struct conf **ret)
@@ -114,10 +118,8 @@ static const struct {
 	    "f:8: route *: found \"\\xef\\xbb\\xbfhold\", expected an option's name of 1 to 49 letters, digits and \"_\"\n" },
 	/* sections */
 	{ false, SLICE_INIT("[pol x]\nslots = 3\n"),
-	    "f:8: pol x: found \"pol\", expected [forebay], [listen NAME], [pool NAME] or [route HOST/PATH];"
+	    "f:8: pol x: found \"pol\", expected [forebay], [listen NAME], [tls NAME], [pool NAME] or [route HOST/PATH];"
 	    " did you mean \"pool\"?\n" },
-	{ false, SLICE_INIT("[tls main]\nkey = /k\n"),
-	    "f:8: tls main: found \"tls\", expected [forebay], [listen NAME], [pool NAME] or [route HOST/PATH]\n" },
 	{ false, SLICE_INIT("[forebay main]\n"), "f:8: forebay main: found \"main\", expected no name in [forebay]\n" },
 	{ false, SLICE_INIT("[listen]\naddress = [::]:1\n"), "f:8: listen: found no name, expected [listen NAME]\n" },
 	{ false, SLICE_INIT("[route]\npool = shop\n"), "f:8: route: found no name, expected [route HOST/PATH]\n" },
@@ -153,7 +155,7 @@ static const struct {
 	    "f:8: route *.files: found \"files\", expected an option of [route HOST/PATH]\n"
 	    "f:9: route *.redirect: found \"redirect\", expected an option of [route HOST/PATH]\n" },
 	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\ntls = main\nhttp2 = yes\nproxy_protocol = on\n"),
-	    "f:10: listen x.tls: found \"tls\", expected an option of [listen NAME]\n"
+	    "f:10: listen x.tls: found \"main\", expected the name of a [tls NAME]\n"
 	    "f:11: listen x.http2: found \"http2\", expected an option of [listen NAME]\n"
 	    "f:12: listen x.proxy_protocol: found \"proxy_protocol\", expected an option of [listen NAME]\n" },
 	{ false, SLICE_INIT("hold = 1K\nbuffer = on\nhold = 1K\n"),
@@ -171,6 +173,46 @@ static const struct {
 	{ false, SLICE_INIT("[listen x]\naddress = [::1]:1\naddress = 127.0.0.1:8000\naddress = [0::1]:1\n"),
 	    "f:10: listen x.address: found \"127.0.0.1:8000\", expected each address once: the first is in line 2\n"
 	    "f:11: listen x.address: found \"[0::1]:1\", expected each address once: the first is in line 9\n" },
+	/* TLS */
+	{ false, SLICE_INIT("[tls main]\n"),
+	    "f:8: tls main.certificate: found nothing, expected the file with the certificate, such as"
+	    " /etc/letsencrypt/live/example.org/fullchain.pem\n"
+	    "f:8: tls main.key: found nothing, expected the file with its key, such as"
+	    " /etc/letsencrypt/live/example.org/privkey.pem\n" },
+	{ false, SLICE_INIT("[tls m]\ncertificate = c.pem\nkey = /k\nciphers = a b\n"),
+	    "f:9: tls m.certificate: found \"c.pem\", expected an absolute path\n"
+	    "f:11: tls m.ciphers: found \"a b\", expected words of OpenSSL's with \":\" between them\n" },
+	{ false, SLICE_INIT(TLS_M "client_verify = require\n"),
+	    "f:8: tls m.client_ca: found nothing, expected the authorities of clients' certificates, with client_verify\n" },
+	{ false, SLICE_INIT(TLS_M "client_ca = /a\n"),
+	    "f:11: tls m.client_ca: found client_ca alone, expected client_verify = optional or require with it\n" },
+	{ false, SLICE_INIT(TLS_M "profile = modern\nciphers = AES\n"),
+	    "f:12: tls m.ciphers: found ciphers, expected none with profile = modern: TLS 1.3 has ciphers of its own\n" },
+	{ false, SLICE_INIT(TLS_M "profile = moderm\n"),
+	    "f:11: tls m.profile: found \"moderm\", expected intermediate or modern; did you mean \"modern\"?\n" },
+	{ false, SLICE_INIT(TLS_M "ticket_key_file = a\nticket_key_file = /a\nticket_key_file = /a\n"),
+	    "f:11: tls m.ticket_key_file: found \"a\", expected an absolute path\n"
+	    "f:13: tls m.ticket_key_file: found \"/a\", expected each of them once\n" },
+	{ false, SLICE_INIT(TLS_M "[listen x]\naddress = [::]:1\ntls = other\ntls = m\ntls = m\ntls = [m]\n"),
+	    "f:13: listen x.tls: found \"other\", expected the name of a [tls NAME]\n"
+	    "f:15: listen x.tls: found \"m\", expected each of them once\n"
+	    "f:16: listen x.tls: found \"[m]\", expected the name of a [tls NAME]\n" },
+	{ false, SLICE_INIT(TLS_M "[listen x]\naddress = [::]:1\ntls = mian\n[tls main]\ncertificate = /c\nkey = /k\n"),
+	    "f:13: listen x.tls: found \"mian\", expected the name of a [tls NAME]; did you mean \"main\"?\n" },
+	{ false, SLICE_INIT(TLS_M TLS_N "client_verify = optional\nclient_ca = /a\n" LISTEN_TLS),
+	    "f:14: tls n.client_verify: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:15: tls n.client_ca: found another value, expected what [tls m], the first of [listen x], has\n" },
+	{ false, SLICE_INIT(TLS_M "client_verify = require\nclient_ca = /a\n" TLS_N "client_verify = off\n" LISTEN_TLS),
+	    "f:16: tls n.client_verify: found another value, expected what [tls m], the first of [listen x], has\n" },
+	{ false,
+	    SLICE_INIT(TLS_M TLS_N "ticket_key_file = /a\nsession_tickets = off\nsession_cache = 5\n"
+	                           "session_timeout = 5\ncurves = X25519\nprofile = modern\n" LISTEN_TLS),
+	    "f:14: tls n.ticket_key_file: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:15: tls n.session_tickets: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:16: tls n.session_cache: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:17: tls n.session_timeout: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:18: tls n.curves: found another value, expected what [tls m], the first of [listen x], has\n"
+	    "f:19: tls n.profile: found another value, expected what [tls m], the first of [listen x], has\n" },
 	/* pools */
 	{ false, SLICE_INIT("[pool x]\n"),
 	    "f:8: pool x: found neither socket nor app, expected one of the two: who serves this pool\n" },
@@ -367,6 +409,37 @@ static struct conf *loaded(const char *name)
 	return c;
 }
 
+static void every_tls_option_is_right(const struct conf *c)
+{
+	const struct conf_listen *l = &c->listens[1];
+	const struct conf_tls *t = conf_listen_tls(c, l, 0), *alone = &c->tls[2];
+
+	assert_int_equal(c->tls_count, 3);
+	assert_int_equal(l->tls_count, 2);
+	assert_int_equal(conf_listen_tls(c, l, 1)->index, 1);
+	assert_string_equal(t->name, "main");
+	assert_string_equal(t->certificate, "/tls/fullchain.pem");
+	assert_string_equal(t->key, "/tls/privkey.pem");
+	assert_string_equal(t->key_password_file, "/tls/password");
+	assert_string_equal(t->ocsp_staple, "/tls/staple");
+	assert_string_equal(t->client_ca, "/tls/ca.pem");
+	assert_int_equal(t->client_verify, CLIENT_VERIFY_OPTIONAL);
+	assert_string_equal(t->ciphers, "ECDHE+AESGCM:!aNULL");
+	assert_string_equal(t->curves, "X448");
+	assert_int_equal(t->ticket_key_file_count, 2);
+	assert_string_equal(t->ticket_key_files[1].text, "/tls/ticket.2");
+	assert_false(t->session_tickets);
+	assert_int_equal(t->session_cache, 0);
+	assert_int_equal(t->session_timeout_ms, 3600000);
+	assert_int_equal(t->profile, TLS_PROFILE_INTERMEDIATE);
+	assert_int_equal(alone->profile, TLS_PROFILE_MODERN);
+	assert_int_equal(alone->client_verify, CLIENT_VERIFY_OFF);
+	assert_true(alone->session_tickets);
+	assert_int_equal(alone->session_cache, 10000);
+	assert_int_equal(alone->session_timeout_ms, 86400000);
+	assert_int_equal(alone->ticket_key_file_count, 0);
+}
+
 static void every_option_reaches_its_field(void **state UNUSED)
 {
 	struct conf *c = loaded("tests/data/conf/whole.ini");
@@ -396,6 +469,8 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_int_equal(l->address_count, 2);
 	assert_string_equal(l->addresses[1].text, "[::1]:8000");
 	assert_int_equal(l->addresses[1].line, 23);
+	assert_int_equal(l->tls_count, 0);
+	every_tls_option_is_right(c);
 	assert_int_equal(l->head_limit, 16 << 10);
 	assert_int_equal(l->fields_max, 50);
 	assert_int_equal(l->head_timeout_ms, 1500);
@@ -438,7 +513,7 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_string_equal(r->host, "example.org");
 	assert_string_equal(r->path, "");
 	assert_string_equal(r->pattern, "example.org");
-	assert_int_equal(r->line, 65);
+	assert_int_equal(r->line, 67);
 	assert_ptr_equal(r->pool, p);
 	assert_int_equal(r->body_limit, (uint64_t)2 << 30);
 	assert_int_equal(r->body_memory, 1024);
