@@ -1,19 +1,43 @@
 #include "core/sender.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
-#define PIECES     8
-#define STEP_BYTES (512u << 10)
+#define PIECES         8
+#define STEP_BYTES     (512u << 10)
+#define GATHERED_BYTES 4096
+
+/* All of it in one place if that is little: copying costs less than what the kernel does for a vector. */
+static bool gather(const struct iovec *iov, int n, char to[static GATHERED_BYTES], size_t *ret_len)
+{
+	size_t len = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (iov[i].iov_len > GATHERED_BYTES - len)
+			return false;
+		memcpy(to + len, iov[i].iov_base, iov[i].iov_len);
+		len += iov[i].iov_len;
+	}
+	*ret_len = len;
+	return true;
+}
 
 static ssize_t socket_pieces(void *ctx, const struct iovec *iov, int n, bool more)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
 	int fd = *(const int *)ctx, flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
-	/* The plain call costs the kernel less. */
-	ssize_t got = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &msg, flags);
+	char gathered[GATHERED_BYTES];
+	size_t len;
+	ssize_t got;
 
+	if (n == 1)
+		got = send(fd, iov->iov_base, iov->iov_len, flags);
+	else if (gather(iov, n, gathered, &len))
+		got = send(fd, gathered, len, flags);
+	else
+		got = sendmsg(fd, &msg, flags);
 	return got == -1 ? -errno : got;
 }
 
