@@ -82,19 +82,20 @@ static size_t count_lines(struct slice text)
 
 static enum http1_result parse_field(struct head *h, struct slice line)
 {
-	struct slice name, value = line;
+	size_t name_len = slice_token_len(line);
+	struct slice value;
 	int err;
 
 	/* Folding is how one parser's value is the next one's field (RFC 9112, 5.2); before the first field it is no better (2.2). */
 	if (line.ptr[0] == ' ' || line.ptr[0] == '\t')
 		return HTTP1_OBS_FOLD;
 	/* A blank before the colon is in the name, and no token (RFC 9112, 5.1). A worker's is not mended either. */
-	if (!slice_cut(&value, ':', &name) || !field_name_ok(name))
+	if (name_len == 0 || name_len == line.len || line.ptr[name_len] != ':')
 		return HTTP1_BAD_FIELD_NAME;
-	value = slice_trim_ows(value);
-	if (!field_value_ok(value))
+	value = slice_trim_ows(slice_of(line.ptr + name_len + 1, line.len - name_len - 1));
+	if (!field_text_ok(value))
 		return HTTP1_BAD_FIELD_VALUE;
-	err = head_add_spans(h, span_of(h, name), span_of(h, value));
+	err = head_add_spans(h, span_of(h, slice_of(line.ptr, name_len)), span_of(h, value));
 	return err ? from_errno(err) : HTTP1_OK;
 }
 

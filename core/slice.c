@@ -69,12 +69,18 @@ struct slice slice_trim_ows(struct slice s)
 	return s;
 }
 
+size_t slice_token_len(struct slice s)
+{
+	size_t i = 0;
+
+	while (i < s.len && is_tchar((unsigned char)s.ptr[i]))
+		i++;
+	return i;
+}
+
 bool slice_is_token(struct slice s)
 {
-	for (size_t i = 0; i < s.len; i++)
-		if (!is_tchar((unsigned char)s.ptr[i]))
-			return false;
-	return s.len > 0;
+	return s.len > 0 && slice_token_len(s) == s.len;
 }
 
 bool slice_to_u64(struct slice s, uint64_t *ret)

@@ -60,7 +60,10 @@ bool slice_cut(struct slice *s, char sep, struct slice *ret_before);
 /* Without spaces and tabs at both ends (OWS, RFC 9110, 5.6.3). */
 struct slice slice_trim_ows(struct slice s);
 
-/* One or more tchar (RFC 9110, 5.6.2). */
+/* Bytes of tchar (RFC 9110, 5.6.2) that it begins with. */
+size_t slice_token_len(struct slice s);
+
+/* One or more tchar. */
 bool slice_is_token(struct slice s);
 
 /* Decimal digits only, at least one, no sign, no space. False on overflow or anything else. */
