@@ -83,6 +83,11 @@ struct conf_listen {
 	unsigned backlog;
 	bool half_close;
 	bool early_hints;
+	bool http2;
+	unsigned http2_max_streams;
+	uint64_t http2_window;            /* bytes, of a stream */
+	uint64_t http2_connection_window; /* bytes */
+	unsigned http2_allowance;         /* frames */
 };
 
 /* One certificate. What is not about it (from `profile` on) is the listener's as a whole: check_conf sees to it that all agree. */

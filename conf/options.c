@@ -143,7 +143,18 @@ static const struct option listen_options[] = {
 	BOOL(LISTEN, half_close, "off", RELOAD,
 	    "on: a client that ends its sending side after a whole request still gets its answer. off: it is taken "
 	    "to have left."),
-	BOOL(LISTEN, early_hints, "off", RELOAD, "on: a worker's 103 responses are passed on to HTTP/1.1 clients."),
+	BOOL(LISTEN, early_hints, "off", RELOAD,
+	    "on: a worker's 103 responses are passed on to HTTP/1.1 clients. HTTP/2 clients always get them."),
+	BOOL(LISTEN, http2, "off", RELOAD,
+	    "on: HTTP/2 is spoken with clients that ask for it: by ALPN over TLS, by prior knowledge (RFC 9113, 3.3) without."),
+	UINT(LISTEN, http2_max_streams, 1, 10000, "128", RELOAD, "streams", "Requests at once on one HTTP/2 connection."),
+	SIZE(LISTEN, http2_window, KILO, GIGA, "256K", RELOAD,
+	    "What an HTTP/2 client may send of one request's body before the first of it was taken in."),
+	SIZE(LISTEN, http2_connection_window, 64 * KILO, GIGA, "1M", RELOAD,
+	    "The same of all requests of one HTTP/2 connection together."),
+	UINT(LISTEN, http2_allowance, 10, 1000000, "1000", RELOAD, "frames",
+	    "HTTP/2 frames that cost work and bring no response (resets, SETTINGS, PING, PRIORITY, empty ones) that a client may "
+	    "send at once; as many come back in 30 s. A connection that sends more is ended with ENHANCE_YOUR_CALM."),
 };
 
 #define OF_THE_LISTENER " The [tls NAME] of one listener agree on it, or the first says it alone."

@@ -81,6 +81,14 @@ void crowd_evict_quiet(struct crowd *c, const char *why)
 	}
 }
 
+void crowd_drain(struct crowd *c)
+{
+	for (enum crowd_list which = CROWD_IDLE; which < CROWD_LIST_COUNT; which++)
+		for (struct crowd_member *m = c->lists[which].next; m != &c->lists[which]; m = m->next)
+			if (m->acts->drain)
+				m->acts->drain(m);
+}
+
 void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why)
 {
 	struct crowd_member *list = &c->lists[which];

@@ -18,6 +18,8 @@ struct crowd_acts {
 	void (*spill)(struct crowd_member *m);
 	/* An idle one: no request of its peer's lies in its socket. May ask the kernel. */
 	bool (*is_quiet)(struct crowd_member *m);
+	/* Tells its peer that no further request will be served, if it can. NULL: that is told with the next response. Frees nothing. */
+	void (*drain)(struct crowd_member *m);
 };
 
 struct crowd_member {
@@ -58,6 +60,9 @@ bool crowd_evict_slowest(struct crowd *c, uint64_t now_ms, uint64_t grace_ms, co
 
 /* Ends the idle ones that are quiet. */
 void crowd_evict_quiet(struct crowd *c, const char *why);
+
+/* Tells each that a drain has begun. */
+void crowd_drain(struct crowd *c);
 
 /* Ends all of a list. */
 void crowd_evict_all(struct crowd *c, enum crowd_list which, const char *why);

@@ -148,6 +148,7 @@ void server_drain(struct server *s, void (*drained)(void *ctx), void *ctx)
 	server_stop_listening(s);
 	s->drain_told = false;
 	crowd_evict_quiet(&s->crowd, "drain");
+	crowd_drain(&s->crowd);
 	server_check_drained(s);
 }
 

@@ -684,12 +684,18 @@ static bool asks_for_stream(const struct exchange *ex, const struct head *h)
 	return slice_eq_nocase(slice_trim_ows(kind), SLICE("text/event-stream"));
 }
 
+/* Many an HTTP/1.1 client takes a 103 for the response. */
+static bool takes_hints(const struct exchange *ex)
+{
+	return ex->head.version == 20 || (ex->origin.listen->early_hints && ex->head.version == 11);
+}
+
 static void head_came(void *ctx, struct head *h, const struct http1_message *m)
 {
 	struct exchange *ex = ctx;
 
 	if (h->status == 103) {
-		if (ex->origin.listen->early_hints && ex->head.version == 11 && !ex->given && ex->hints++ < HINTS_MAX)
+		if (takes_hints(ex) && !ex->given && ex->hints++ < HINTS_MAX)
 			ex->events->interim(ex->ctx, h);
 		return;
 	}
