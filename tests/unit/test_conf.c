@@ -156,7 +156,6 @@ static const struct {
 	    "f:9: route *.redirect: found \"redirect\", expected an option of [route HOST/PATH]\n" },
 	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\ntls = main\nhttp2 = yes\nproxy_protocol = on\n"),
 	    "f:10: listen x.tls: found \"main\", expected the name of a [tls NAME]\n"
-	    "f:11: listen x.http2: found \"http2\", expected an option of [listen NAME]\n"
 	    "f:12: listen x.proxy_protocol: found \"proxy_protocol\", expected an option of [listen NAME]\n" },
 	{ false, SLICE_INIT("hold = 1K\nbuffer = on\nhold = 1K\n"),
 	    "f:10: route *.hold: found \"1K\", expected it once: hold is in line 8 already\n" },
