@@ -286,9 +286,9 @@ static int set_sessions(struct making *m, SSL_CTX *ctx)
 		SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
 	else
 		SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
-	/* OpenSSL takes 0 for any number. */
+	/* OpenSSL takes 0 for any number, and keeps one less than it is told. */
 	SSL_CTX_set_session_cache_mode(ctx, p->session_cache > 0 ? SSL_SESS_CACHE_SERVER : SSL_SESS_CACHE_OFF);
-	SSL_CTX_sess_set_cache_size(ctx, MAX(p->session_cache, 1u));
+	SSL_CTX_sess_set_cache_size(ctx, (long)p->session_cache + 1);
 	return set_session_context(m, ctx);
 }
 
@@ -385,31 +385,29 @@ static ssize_t intern(struct making *m, struct set *s)
 	return err ? err : (ssize_t)t->set_count - 1;
 }
 
-/* The certificates of the names from `first` on that are the same; *ret_end is behind the last of them. */
-static struct set set_of_name(const struct making *m, size_t first, size_t *ret_end)
+/* Adds the certificates of the names from `first` on that are the same; returns what is behind the last of them. */
+static size_t set_add_name(const struct making *m, size_t first, struct set *s)
 {
 	const struct tls_names *n = &m->t->names;
-	struct set s = { .count = 0 };
 	size_t i = first;
 
 	for (; i < n->count && strcmp(n->all[i].text, n->all[first].text) == 0; i++)
-		set_add(m, &s, n->all[i].of);
-	*ret_end = i;
-	return s;
+		set_add(m, s, n->all[i].of);
+	return i;
 }
 
-/* For clients that ask for no name of ours: the first certificate, and what stands beside it under its first name. */
+/* For clients that ask for no name of ours: the first certificate, and what stands beside it under its names. */
 static struct set default_set(const struct making *m)
 {
 	const struct tls_names *n = &m->t->names;
 	struct set s = { .of = { 0 }, .count = 1 };
-	size_t end;
 
-	for (size_t i = 0; i < n->count; i = end) {
-		struct set of_name = set_of_name(m, i, &end);
+	for (size_t i = 0, end; i < n->count; i = end) {
+		struct set of_name = { .count = 0 };
 
+		end = set_add_name(m, i, &of_name);
 		if (of_name.of[0] == 0)
-			return of_name;
+			set_add_name(m, i, &s);
 	}
 	return s;
 }
@@ -422,7 +420,8 @@ static int make_sets(struct making *m)
 	size_t end;
 
 	for (size_t i = 0; number >= 0 && i < n->count; i = end) {
-		s = set_of_name(m, i, &end);
+		s = (struct set){ .count = 0 };
+		end = set_add_name(m, i, &s);
 		number = intern(m, &s);
 		for (size_t k = i; number >= 0 && k < end; k++)
 			n->all[k].set = (size_t)number;
