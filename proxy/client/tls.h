@@ -12,6 +12,7 @@
 #include "conf/conf.h"
 #include "core/clock.h"
 #include "proxy/client/tls_material.h"
+#include "proxy/client/tls_peer.h"
 
 struct tls;
 struct tickets;
@@ -37,15 +38,6 @@ void tls_drop(struct tls **t);
 
 /* A session in accept state without a socket; it holds `t` until SSL_free. NULL without memory. */
 SSL *tls_session(struct tls *t);
-
-/* Of a client that was asked for a certificate. Texts live as long as the SSL. */
-struct tls_peer {
-	const char *verify;      /* "SUCCESS", "NONE", "FAILED:reason" */
-	const char *subject;     /* as RFC 2253 writes it, with SUCCESS only; else "" */
-	const char *issuer;      /* the same */
-	const char *serial;      /* hexadecimal, with SUCCESS only; else "" */
-	const char *fingerprint; /* SHA-256, lower-case hexadecimal, with SUCCESS only; else "" */
-};
 
 /* After the handshake; made once for an SSL. NULL: its listener asks for no certificate. */
 const struct tls_peer *tls_peer_of(SSL *ssl);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/slice.h"
+
 #define FINGERPRINT_BYTES 32
 #define SERIAL_MAX        64 /* hexadecimal digits; RFC 5280 has 40 at most */
 

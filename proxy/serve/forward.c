@@ -3,6 +3,7 @@
 #include "core/buf.h"
 #include "core/fields.h"
 #include "core/http1.h"
+#include "proxy/client/tls_peer.h"
 #include "proxy/serve/request_id.h"
 
 #define TEXT_MAX     (1u << 20) /* bytes of one composed value */
@@ -252,9 +253,33 @@ static bool starts_nocase(struct slice s, struct slice prefix)
 	return s.len >= prefix.len && slice_eq_nocase(slice_of(s.ptr, prefix.len), prefix);
 }
 
-/* Those without an id. */
-static enum rule rule_by_name(struct slice name)
+/* What is told of a client's certificate. */
+static const struct {
+	struct slice name;
+	size_t offset; /* in struct tls_peer */
+} certificate_fields[] = {
+	{ SLICE_INIT("X-Client-Verify"), offsetof(struct tls_peer, verify) },
+	{ SLICE_INIT("X-Client-Subject"), offsetof(struct tls_peer, subject) },
+	{ SLICE_INIT("X-Client-Issuer"), offsetof(struct tls_peer, issuer) },
+	{ SLICE_INIT("X-Client-Serial"), offsetof(struct tls_peer, serial) },
+	{ SLICE_INIT("X-Client-Fingerprint"), offsetof(struct tls_peer, fingerprint) },
+};
+
+static bool tells_of_certificate(struct slice name)
 {
+	if (name.len < strlen("X-Client-Verify") || !starts_nocase(name, SLICE("X-Client-")))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(certificate_fields); i++)
+		if (slice_eq_nocase(name, certificate_fields[i].name))
+			return true;
+	return false;
+}
+
+/* Those without an id. */
+static enum rule rule_by_name(struct slice name, const struct forward_client *client)
+{
+	if (tells_of_certificate(name))
+		return client->tls ? DROP : UNTRUSTED;
 	if (memchr(name.ptr, '_', name.len))
 		return DROP;
 	if (starts_nocase(name, SLICE("X-Forwarded-")) || slice_eq_nocase(name, SLICE("X-Real-IP")))
@@ -276,12 +301,12 @@ static bool count_forward(struct build *b, unsigned i)
 	return true;
 }
 
-static void pass_request_fields(struct build *b, bool trusted)
+static void pass_request_fields(struct build *b, const struct forward_client *client, bool trusted)
 {
 	for (unsigned i = 0; i < b->in->field_count; i++) {
 		enum field_id id = b->in->fields[i].id;
 		struct slice name = head_name(b->in, i);
-		enum rule rule = id == FIELD_OTHER ? rule_by_name(name) : request_rules[id];
+		enum rule rule = id == FIELD_OTHER ? rule_by_name(name, client) : request_rules[id];
 
 		/* of what has an id, the trusted ones are continued or checked further down */
 		if (rule == UNTRUSTED && id == FIELD_OTHER && trusted)
@@ -510,6 +535,16 @@ static void add_request_start(struct build *b, const struct forward_request *r, 
 	value_end(b);
 }
 
+static void add_certificate(struct build *b, const struct tls_peer *peer)
+{
+	for (size_t i = 0; peer && i < ARRAY_LEN(certificate_fields); i++) {
+		const char *const *text = (const void *)((const char *)peer + certificate_fields[i].offset);
+
+		if (**text)
+			add(b, FIELD_OTHER, certificate_fields[i].name, slice_str(*text));
+	}
+}
+
 static int build_request(struct build *b, const struct head *in, const struct forward_request *r)
 {
 	bool trusted = forward_is_trusted(r->client, r->conf);
@@ -520,12 +555,13 @@ static int build_request(struct build *b, const struct head *in, const struct fo
 		b->err = -EINVAL;
 	put_control(b);
 	add(b, FIELD_HOST, SLICE("Host"), head_text(in, in->authority)); /* first (RFC 9110, 7.2) */
-	pass_request_fields(b, trusted);
+	pass_request_fields(b, r->client, trusted);
 	add_request_framing(b, r);
 	add_request_connection(b, r);
 	add_via(b);
 	add_forwarded_for(b, peer, trusted);
 	add_forwarded_proto(b, r, trusted);
+	add_certificate(b, r->client->tls);
 	add_forwarded_host(b, trusted);
 	add_forwarded(b, r, peer, trusted);
 	add(b, FIELD_X_REQUEST_ID, SLICE("X-Request-Id"), r->request_id);

@@ -10,8 +10,8 @@
  * ...) has no effect on that field, as it is written after the client's own was dropped.
  * Towards a worker also: Expect, Proxy, every name with "_" (CGI cannot tell it from "-").
  *
- * What tells of the client (X-Forwarded-*, X-Real-IP, Forwarded, X-Request-Id, X-Request-Start) is dropped and written afresh
- * unless the peer is in `trusted`. From a trusted peer: X-Forwarded-For and Forwarded are continued, the others kept if they
+ * What tells of the client (X-Forwarded-*, X-Real-IP, X-Client-Verify and what goes with it, Forwarded, X-Request-Id, X-Request-Start)
+ * is dropped and written afresh unless the peer is in `trusted`. From a trusted peer: X-Forwarded-For and Forwarded are continued, the others kept if they
  * are well-formed and there is one only.
  */
 #ifndef FOREBAY_PROXY_FORWARD_H
@@ -21,7 +21,9 @@
 #include "core/buf.h"
 #include "core/head.h"
 
-#define FORWARD_OPTIONS_MAX 64  /* elements of Connection in a request */
+#define FORWARD_OPTIONS_MAX 64 /* elements of Connection in a request */
+
+struct tls_peer; /* proxy/client/tls_peer.h */
 
 /* Who is at the other end of the connection, and where it came in. Texts are borrowed. */
 struct forward_client {
@@ -29,16 +31,17 @@ struct forward_client {
 	uint16_t peer_port;
 	const struct sockaddr *peer;
 	bool secure;
+	const struct tls_peer *tls; /* NULL: it was not asked for a certificate */
 	const char *server_address;
 	uint16_t server_port;
 };
 
 struct forward_request {
 	const struct forward_client *client;
-	const struct conf *conf;    /* `trusted` */
-	struct slice request_id;    /* forward_request_id() */
-	int64_t complete_wall_us;   /* X-Request-Start: t=SECONDS.MICROSECONDS */
-	bool has_body_length;       /* Content-Length: body_length. Without it POST, PUT and PATCH get 0 */
+	const struct conf *conf;  /* `trusted` */
+	struct slice request_id;  /* forward_request_id() */
+	int64_t complete_wall_us; /* X-Request-Start: t=SECONDS.MICROSECONDS */
+	bool has_body_length;     /* Content-Length: body_length. Without it POST, PUT and PATCH get 0 */
 	uint64_t body_length;
 	bool chunked;   /* of unknown length: Transfer-Encoding */
 	bool upgrade;   /* Upgrade is passed on, with Connection: upgrade */

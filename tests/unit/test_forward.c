@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "core/http1.h"
+#include "proxy/client/tls_peer.h"
 #include "proxy/serve/forward.h"
 #include "proxy/serve/request_id.h"
 #include "tests/write_head.h"
@@ -86,6 +87,56 @@ static void request_row(size_t row, const char *in, const struct forward_request
 	buf_done(&text);
 	head_done(&head);
 	head_done(&out);
+}
+
+#define TOLD                                                                                                                   \
+	"X-Client-Verify: SUCCESS\r\nx-client-subject: CN=evil\r\nX-CLIENT-ISSUER: a\r\nX-Client-Serial: 1\r\nX-Client-Fingerprint: 00\r\n"
+
+/* Who the client is, its certificate says, and nobody else. */
+static void of_a_certificate_only_the_front_tells(void **state UNUSED)
+{
+	static const struct tls_peer known = { "SUCCESS", "CN=a", "CN=b", "0A", "ff" }, none = { "NONE", "", "", "", "" };
+	static const struct {
+		const char *address;
+		const struct tls_peer *tls;
+		const char *told; /* the worker */
+	} cases[] = {
+		{ "192.0.2.1", NULL, "" },
+		{ "192.0.2.1", &none, "X-Client-Verify: NONE\r\n" },
+		{ "192.0.2.1", &known,
+		    "X-Client-Verify: SUCCESS\r\nX-Client-Subject: CN=a\r\nX-Client-Issuer: CN=b\r\nX-Client-Serial: 0A\r\n"
+		    "X-Client-Fingerprint: ff\r\n" },
+		/* a trusted peer that has spoken TLS in our place */
+		{ "10.0.0.1", NULL, TOLD },
+		{ "10.0.0.1", &none, "X-Client-Verify: NONE\r\n" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct forward_request r = { .conf = &conf, .request_id = SLICE("id") };
+		struct http1_message m;
+		struct head head;
+		struct buf text;
+		struct peer peer;
+		size_t at = 0;
+
+		peer_init(&peer, cases[i].address);
+		peer.client.tls = cases[i].tls;
+		r.client = &peer.client;
+		head_init(&head);
+		buf_init(&text, 1u << 16);
+		assert_int_equal(
+		    http1_request(SLICE("GET / HTTP/1.1\r\nHost: h\r\n" TOLD "X-Client-IP: 1\r\n\r\n"), &head, &m), HTTP1_OK);
+		assert_int_equal(forward_request_wire(&head, &r, &text), 0);
+		for (size_t k = 0; k + strlen("X-Client-") < text.len; k++)
+			at += strncasecmp(text.ptr + k, "\nX-Client-", strlen("\nX-Client-")) == 0;
+		if (cases[i].told[0] && !memmem(text.ptr, text.len, cases[i].told, strlen(cases[i].told)))
+			fail_msg("row %zu: %.*s", i, SLICE_ARG(buf_slice(&text)));
+		/* X-Client-IP is nothing of ours. */
+		if (at != 1 + (cases[i].told == cases[0].told ? 0 : cases[i].tls == &none ? 1u : 5u))
+			fail_msg("row %zu: %zu fields in %.*s", i, at, SLICE_ARG(buf_slice(&text)));
+		buf_done(&text);
+		head_done(&head);
+	}
 }
 
 static void a_request_is_built_anew(void **state UNUSED)
@@ -258,9 +309,7 @@ static void expect_kept(size_t row, const char *fields, enum field_id id, const 
 {
 	struct peer peer;
 	struct head in, out;
-	struct forward_request r = {
-		.client = &peer.client, .conf = &conf, .complete_wall_us = 1500000
-	};
+	struct forward_request r = { .client = &peer.client, .conf = &conf, .complete_wall_us = 1500000 };
 	struct slice got;
 
 	peer_init(&peer, "10.0.0.1");
@@ -528,6 +577,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_request_is_built_anew),
+		cmocka_unit_test(of_a_certificate_only_the_front_tells),
 		cmocka_unit_test(what_is_told_of_the_client),
 		cmocka_unit_test(a_trusted_request_start_is_kept_if_it_is_a_time),
 		cmocka_unit_test(a_trusted_request_id_has_its_limit),

@@ -168,6 +168,26 @@ static bool came_before(const struct head *h, unsigned i)
 	return false;
 }
 
+/* The names that applications know, for what the front says of a client's certificate. */
+static void put_certificate(struct sink *s)
+{
+	static const struct {
+		struct slice field, variable;
+	} known[] = {
+		{ SLICE_INIT("X-Client-Verify"), SLICE_INIT("SSL_CLIENT_VERIFY") },
+		{ SLICE_INIT("X-Client-Subject"), SLICE_INIT("SSL_CLIENT_S_DN") },
+		{ SLICE_INIT("X-Client-Issuer"), SLICE_INIT("SSL_CLIENT_I_DN") },
+		{ SLICE_INIT("X-Client-Serial"), SLICE_INIT("SSL_CLIENT_M_SERIAL") },
+		{ SLICE_INIT("X-Client-Fingerprint"), SLICE_INIT("SSL_CLIENT_FINGERPRINT") },
+	};
+	const struct head *h = &s->r->head;
+
+	for (unsigned i = 0; s->r->secure && i < h->field_count; i++)
+		for (size_t k = 0; h->fields[i].id == FIELD_OTHER && k < ARRAY_LEN(known); k++)
+			if (slice_eq_nocase(head_name(h, i), known[k].field) && !came_before(h, i))
+				put(s, known[k].variable, head_value(h, i));
+}
+
 /* HTTP_NAME and, behind it in the same memory, all values of that name. */
 static void put_field(struct sink *s, unsigned i)
 {
@@ -208,6 +228,7 @@ int cgi_each(
 	put(&s, SLICE("SERVER_PROTOCOL"), protocol_text(h->version));
 	put_server(&s);
 	put_client(&s);
+	put_certificate(&s);
 	put_content(&s);
 	for (unsigned i = 0; i < h->field_count && !s.err; i++)
 		if (becomes_variable(h, i) && !came_before(h, i))
