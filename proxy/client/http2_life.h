@@ -104,6 +104,8 @@ struct http2_client {
 	bool told;          /* why it goes was logged */
 	bool stuck;         /* the socket takes no more just now */
 	bool starved;
+	bool windows_changed;   /* by SETTINGS whose consequences are still to be sent */
+	unsigned continuations; /* of the field block that is coming */
 	bool readable, drained, peer_closed, broken;
 	union peer peer;
 	uint16_t peer_port, local_port;

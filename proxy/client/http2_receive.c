@@ -1,3 +1,5 @@
+#include "config.h"
+
 #include "proxy/client/http2_receive.h"
 
 #include <malloc.h>
@@ -8,11 +10,13 @@
 #include "core/log.h"
 #include "proxy/client/http2_respond.h"
 
-#define READ_BYTES      (64u << 10)
-#define TURNS_AT_ONCE   4 /* reads, before the other connections have their turn */
-#define LINE_LOGGED_MAX 256
-#define KEY_BYTES       16 /* of a Sec-WebSocket-Key (RFC 6455, 4.1) */
-#define KEY_TEXT_BYTES  25 /* the same in base64, with a NUL */
+#define READ_BYTES        (64u << 10)
+#define TURNS_AT_ONCE     4 /* reads, before the other connections have their turn */
+#define LINE_LOGGED_MAX   256
+#define CONTINUATIONS_MAX 64   /* of one field block */
+#define LIBRARY_MAX       1000 /* the library's own limit is for those who have none */
+#define KEY_BYTES         16   /* of a Sec-WebSocket-Key (RFC 6455, 4.1) */
+#define KEY_TEXT_BYTES    25   /* the same in base64, with a NUL */
 
 static bool memory_is_tight(const struct http2_client *c)
 {
@@ -389,6 +393,8 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
 			(void)flood(c, FLOOD_EMPTY);
 		return 0;
 	case NGHTTP2_HEADERS:
+		c->continuations = 0;
+		return 0;
 	case NGHTTP2_PUSH_PROMISE:
 	case NGHTTP2_GOAWAY:
 		return 0;
@@ -403,6 +409,10 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
 		(void)flood(c, FLOOD_PING);
 		return 0;
 	case NGHTTP2_PRIORITY:
+		if (hd->stream_id == 0) /* the library looks at none of them */
+			http2_fail(c, NGHTTP2_PROTOCOL_ERROR, "PRIORITY on stream 0");
+		(void)flood(c, FLOOD_PRIORITY);
+		return 0;
 	case NGHTTP2_PRIORITY_UPDATE:
 		(void)flood(c, FLOOD_PRIORITY);
 		return 0;
@@ -410,6 +420,8 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
 		(void)flood(c, FLOOD_WINDOW_UPDATE);
 		return 0;
 	case NGHTTP2_CONTINUATION:
+		if (++c->continuations > CONTINUATIONS_MAX)
+			http2_fail(c, NGHTTP2_ENHANCE_YOUR_CALM, "too many CONTINUATION");
 		(void)flood(c, FLOOD_CONTINUATION);
 		return 0;
 	default:
@@ -434,6 +446,13 @@ static void headers_came(struct http2_client *c, const nghttp2_frame *frame)
 	http2_fields_done(&c->fields);
 }
 
+static void settings_came(struct http2_client *c, const nghttp2_settings *settings)
+{
+	for (size_t i = 0; i < settings->niv; i++)
+		if (settings->iv[i].settings_id == NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE)
+			c->windows_changed = true;
+}
+
 static int on_frame(nghttp2_session *session UNUSED, const nghttp2_frame *frame, void *ctx)
 {
 	struct http2_client *c = ctx;
@@ -449,6 +468,9 @@ static int on_frame(nghttp2_session *session UNUSED, const nghttp2_frame *frame,
 		s = frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? stream_of(c, frame->hd.stream_id) : NULL;
 		if (s && s->exchange)
 			content_ended(s);
+		return 0;
+	case NGHTTP2_SETTINGS:
+		settings_came(c, &frame->settings);
 		return 0;
 	case NGHTTP2_PING:
 		if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && c->phase == HTTP2_NOTICE)
@@ -480,6 +502,10 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 		log_info("peer=%s listen=%s http2=goaway code=%s", c->peer_text, c->listen->name,
 		    nghttp2_http2_strerror(frame->goaway.error_code));
 	}
+	/* The library ends the stream whose window became too large by that; it is to be the connection (RFC 9113, 6.9.2). */
+	if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR &&
+	    c->windows_changed)
+		http2_fail(c, NGHTTP2_FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE takes a window over the maximum");
 	if ((frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) ||
 	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 		return 0;
@@ -536,6 +562,12 @@ static int set_options(struct http2_client *c, nghttp2_session_callbacks *calls,
 	nghttp2_option_set_no_auto_window_update(option, 1);
 	nghttp2_option_set_no_http_messaging(option, 1); /* http2_fields says why, too */
 	nghttp2_option_set_no_closed_streams(option, 1);
+#ifdef HAVE_NGHTTP2_OPTION_SET_MAX_CONTINUATIONS
+	nghttp2_option_set_max_continuations(option, LIBRARY_MAX);
+#endif
+#ifdef HAVE_NGHTTP2_OPTION_SET_STREAM_RESET_RATE_LIMIT
+	nghttp2_option_set_stream_reset_rate_limit(option, c->listen->http2_allowance + LIBRARY_MAX, LIBRARY_MAX);
+#endif
 	nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_PRIORITY_UPDATE);
 	return nghttp2_session_server_new3(&c->session, calls, c, option, &memory);
 }

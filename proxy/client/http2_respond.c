@@ -485,6 +485,8 @@ bool http2_flush(struct http2_client *c)
 			http2_close(c, "client left");
 		return false;
 	}
+	if (!nghttp2_session_want_write(c->session))
+		c->windows_changed = false;
 	http2_reap(c);
 	if (is_over(c)) {
 		http2_linger(c); /* it may have been freed; what is left is the loop's */
