@@ -127,6 +127,8 @@ static const struct option listen_options[] = {
 	SIZE(LISTEN, head_limit, KILO, 64 * KILO, "32K", RELOAD,
 	    "A request's first line and fields together; above: 431, or 414 if the first line alone is too long."),
 	UINT(LISTEN, fields_max, 1, 1000, "100", RELOAD, "fields", "Fields of a request; above: 431."),
+	TIME(LISTEN, handshake_timeout, 100, 10 * MINUTE_MS, "10s", RELOAD,
+	    "From the connection to the end of its TLS handshake, or to where it is known what is spoken; then it is closed."),
 	TIME(LISTEN, head_timeout, 100, 10 * MINUTE_MS, "10s", RELOAD,
 	    "From the connection, or the first byte of a further request, to the end of the request's head; then 408."),
 	TIME(LISTEN, idle_timeout, 100, DAY_MS, "60s", RELOAD, "How long a connection may wait for its next request."),

@@ -127,9 +127,12 @@ static void client_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 	loop_callback(client_loop(c));
 	if (what & EV_CLOSED)
 		c->peer_closed = true;
+	if ((what & EV_WRITE) && c->unended && !client_linger_on(c))
+		return;
 	if (what & (EV_READ | EV_CLOSED)) {
 		c->readable = true;
 		c->drained = false; /* this edge came after that read */
+		stream_edge(&c->stream, what & EV_CLOSED);
 	}
 	if (c->reading == READING_HELD && c->readable)
 		c->broken = c->broken || stream_is_broken(&c->stream);
@@ -172,5 +175,7 @@ int http1_client_new(struct context *cx, struct arrival *a)
 		free(c);
 		return -ENOMEM;
 	}
+	if (stream_is_secure(&c->stream))
+		event_active(&c->ev, EV_READ, 0); /* the handshake's last read may have brought a request too */
 	return 0;
 }

@@ -100,6 +100,8 @@ void client_close(struct http1_client *c, const char *why)
 			exchange_leave(&c->turn->exchange, &o);
 		client_turn_free(c);
 	}
+	if (c->reading == READING_IDLE)
+		stream_farewell(&c->stream);
 	client_partial_free(c);
 	loop_timer_clear(cx->loop, &c->timer);
 	crowd_move(cx->crowd, &c->member, CROWD_NONE);
@@ -121,13 +123,27 @@ void client_cut(struct http1_client *c, const char *why)
 /* Our last words are out: closing now could destroy them on their way if the peer still sends. */
 void client_linger(struct http1_client *c)
 {
-	if (c->broken || stream_end(&c->stream) != 0) {
+	int err = c->broken ? -ECONNRESET : stream_end(&c->stream);
+
+	if (err && err != -EAGAIN) {
 		client_close(c, NULL);
 		return;
 	}
+	c->unended = err == -EAGAIN;
 	client_partial_free(c);
 	client_enter(c, READING_LINGER);
 	event_active(&c->ev, EV_READ, 0);
+}
+
+bool client_linger_on(struct http1_client *c)
+{
+	int err = stream_end(&c->stream);
+
+	c->unended = err == -EAGAIN;
+	if (!err || err == -EAGAIN)
+		return true;
+	client_close(c, NULL);
+	return false;
 }
 
 /* True: it has gone, as far as a request goes that is not yet in work. */

@@ -62,6 +62,7 @@ struct http1_client {
 	bool readable;
 	bool drained; /* the last read got less than it asked for: what comes next is an edge of its own */
 	bool peer_closed, broken;
+	bool unended;    /* READING_LINGER: our end found no room yet */
 	uint8_t reading; /* enum reading */
 	struct http1_scan scan;
 	uint32_t requests;
@@ -84,6 +85,8 @@ void client_cut(struct http1_client *c, const char *why);
 
 /* Our last words are out: closing now could destroy them on their way if the peer still sends. */
 void client_linger(struct http1_client *c);
+/* There is room: now perhaps. False: c was freed. */
+bool client_linger_on(struct http1_client *c);
 
 /* True: it has gone, as far as a request goes that is not yet in work. */
 bool client_has_left(const struct http1_client *c);

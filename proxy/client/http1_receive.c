@@ -36,6 +36,8 @@ bool client_turn_new(struct http1_client *c)
 	origin.client.peer_address = t->peer;
 	origin.client.server_address = t->local;
 	origin.client.peer = &c->peer.any;
+	origin.client.secure = stream_is_secure(&c->stream);
+	origin.client.tls = stream_tls_peer(&c->stream);
 	sender_init(&t->sender, OUT_MAX_BYTES);
 	c->turn = t;
 	t->exchange = exchange_new(c->cx, &origin, &client_exchange_events, c);
@@ -84,6 +86,10 @@ static bool client_head(struct http1_client *c, struct slice text, unsigned line
 	r = head_reserve(&head, text.len + 1, lines) == 0 ? http1_request(text, &head, &message) : HTTP1_NO_MEMORY;
 	if (r != HTTP1_OK)
 		return client_refuse(c, text, http1_status(r), http1_reason(r));
+	if (c->listen->tls_count > 0 && !stream_is_secure(&c->stream)) {
+		head_done(&head);
+		return client_refuse(c, text, 400, "plain HTTP sent to a TLS port");
+	}
 	if (!client_turn_new(c)) {
 		head_done(&head);
 		client_close(c, "memory_limit");
@@ -363,7 +369,7 @@ static ssize_t client_recv(struct http1_client *c, struct iovec *iov, int n, siz
 	ssize_t got = stream_recv(&c->stream, iov, n);
 
 	if (got > 0) {
-		c->drained = (size_t)got < asked && !c->peer_closed;
+		c->drained = (size_t)got < asked && !c->peer_closed && !stream_pending(&c->stream);
 		return got;
 	}
 	if (got == -EINTR)

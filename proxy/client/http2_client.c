@@ -176,8 +176,10 @@ static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 	loop_callback(http2_loop(c));
 	if (what & EV_CLOSED)
 		c->peer_closed = true;
-	if (what & (EV_READ | EV_CLOSED))
+	if (what & (EV_READ | EV_CLOSED)) {
 		c->readable = true;
+		stream_edge(&c->stream, what & EV_CLOSED);
+	}
 	if (c->cx->draining)
 		http2_notice(c);
 	if ((what & EV_READ) && !http2_read(c))
@@ -239,6 +241,8 @@ int http2_client_new(struct context *cx, struct arrival *a)
 		give_up(c);
 		return -ENOMEM;
 	}
+	if (stream_is_secure(&c->stream))
+		event_active(&c->ev, EV_READ, 0); /* the handshake's last read may have brought the preface too */
 	http2_settle(c);
 	return 0;
 }

@@ -88,6 +88,8 @@ static struct exchange *exchange_for(struct http2_stream *s)
 		.client = { .peer_address = c->peer_text,
 		    .peer_port = c->peer_port,
 		    .peer = &c->peer.any,
+		    .secure = stream_is_secure(&c->stream),
+		    .tls = stream_tls_peer(&c->stream),
 		    .server_address = c->local_text,
 		    .server_port = c->local_port },
 		.begun_us = loop_now_us(http2_loop(c)),

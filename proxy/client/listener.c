@@ -8,9 +8,9 @@
 
 #include "core/log.h"
 #include "proxy/client/crowd.h"
+#include "proxy/client/door.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/http1_client.h"
-#include "proxy/client/http2_client.h"
 
 #define ACCEPTS_AT_ONCE 64
 #define FULL_RETRY_MS   500
@@ -118,7 +118,7 @@ static bool accept_one(struct listener *l)
 		return true;
 	}
 	stream_init(&a.stream, &fd);
-	if ((l->conf->http2 && l->conf->tls_count == 0 ? http2_client_new(l->cx, &a) : http1_client_new(l->cx, &a)) != 0)
+	if ((door_is_needed(l->conf) ? door_new(l->cx, &a) : http1_client_new(l->cx, &a)) != 0)
 		guard_leave(guard, &a.peer.any, l->conf->connections_per_address);
 	return true;
 }

@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proxy/client/tls.h"
+
 void stream_init(struct stream *s, int *fd)
 {
 	*s = (struct stream){ .fd = *fd };
@@ -17,18 +19,37 @@ void stream_move(struct stream *to, struct stream *from)
 	*from = (struct stream){ .fd = -1 };
 }
 
+int stream_secure(struct stream *s, struct loop *loop, SSL *ssl)
+{
+	return stream_tls_new(loop, s->fd, ssl, &s->tls);
+}
+
+int stream_handshake(struct stream *s, const char **ret_why)
+{
+	return stream_tls_handshake(s->tls, ret_why);
+}
+
+SSL *stream_ssl(const struct stream *s)
+{
+	return s->tls ? stream_tls_ssl(s->tls) : NULL;
+}
+
+const struct tls_peer *stream_tls_peer(const struct stream *s)
+{
+	return s->tls ? tls_peer_of(stream_tls_ssl(s->tls)) : NULL;
+}
+
 ssize_t stream_recv(struct stream *s, const struct iovec *iov, int n)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
+	ssize_t got;
+
+	if (s->tls)
+		return stream_tls_recv(s->tls, iov, n);
 	/* The plain call costs the kernel less. */
-	ssize_t got = n == 1 ? recv(s->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) : recvmsg(s->fd, &msg, MSG_DONTWAIT);
+	got = n == 1 ? recv(s->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) : recvmsg(s->fd, &msg, MSG_DONTWAIT);
 
 	return got == -1 ? -errno : got;
-}
-
-bool stream_pending(const struct stream *s UNUSED)
-{
-	return false;
 }
 
 bool stream_is_quiet(const struct stream *s)
@@ -42,21 +63,24 @@ static ssize_t stream_pieces(void *ctx, const struct iovec *iov, int n, bool mor
 {
 	struct stream *s = ctx;
 
-	return sender_socket.pieces(&s->fd, iov, n, more);
+	return s->tls ? stream_tls_pieces(s->tls, iov, n) : sender_socket.pieces(&s->fd, iov, n, more);
 }
 
 static ssize_t stream_file(void *ctx, int fd, off_t offset, size_t len)
 {
 	struct stream *s = ctx;
 
-	return sender_socket.file(&s->fd, fd, offset, len);
+	return s->tls ? stream_tls_file(s->tls, fd, offset, len) : sender_socket.file(&s->fd, fd, offset, len);
 }
 
 const struct sender_sink stream_sink = { .pieces = stream_pieces, .file = stream_file };
 
 void stream_say(struct stream *s, struct slice words)
 {
-	(void)send(s->fd, words.ptr, words.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (s->tls)
+		stream_tls_say(s->tls, words);
+	else
+		(void)send(s->fd, words.ptr, words.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 uint64_t stream_queued(const struct stream *s)
@@ -76,6 +100,10 @@ bool stream_is_broken(const struct stream *s)
 
 int stream_end(struct stream *s)
 {
+	int err = s->tls ? stream_tls_end(s->tls) : 0;
+
+	if (err)
+		return err;
 	return shutdown(s->fd, SHUT_WR) == -1 ? -errno : 0;
 }
 
@@ -86,6 +114,7 @@ void stream_cut(struct stream *s)
 
 void stream_close(struct stream *s)
 {
+	stream_tls_free(&s->tls);
 	if (s->fd != -1)
 		close(s->fd);
 	s->fd = -1;

@@ -66,6 +66,7 @@ static int make_all(struct tls_shop *s, const struct tls_materials *materials, s
 			.materials = materials->all,
 			.tickets = s->tickets,
 			.clock = s->clock,
+			.http2 = s->conf->listens[i].http2,
 		};
 
 		if (o.listen->tls_count > 0)

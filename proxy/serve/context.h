@@ -16,6 +16,12 @@ struct guard;
 struct crowd;
 struct tls_shop;
 
+/* Connections that failed before they spoke HTTP, for the log. */
+struct door_floods {
+	uint64_t since_ms;
+	unsigned count;
+};
+
 struct context {
 	struct loop *loop;
 	struct conf *conf;
@@ -29,6 +35,7 @@ struct context {
 	uint64_t id_count;
 	struct date date;
 	bool draining;
+	struct door_floods floods;
 	/* A connection of this thread was closed: there may be a free descriptor, and a drain may be over. */
 	void (*left)(void *ctx);
 	void *left_ctx;

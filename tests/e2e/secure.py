@@ -1,0 +1,51 @@
+"""A client that speaks TLS and judges ends strictly: without close_notify it was cut."""
+
+import ssl
+
+import client
+
+
+def context(ca=None, alpn=(), version=None):
+    """`ca`: the file to check the server by; None: whoever it is. `version`: ssl.TLSVersion, and no other."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca:
+        made.load_verify_locations(ca)
+    else:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    if alpn:
+        made.set_alpn_protocols(list(alpn))
+    if version:
+        made.minimum_version = made.maximum_version = version
+    return made
+
+
+class SecureClient(client.Client):
+    """After the handshake, before which `first` is sent as it is."""
+
+    def __init__(self, address, first=b"", name=None, made=None, **kw):
+        super().__init__(address, **kw)
+        try:
+            self.sock.sendall(first)
+            self.sock = (made or context()).wrap_socket(self.sock, server_hostname=name, suppress_ragged_eofs=False)
+        except BaseException:
+            self.close()
+            raise
+
+    def fill_at_most(self, n):
+        try:
+            return super().fill_at_most(n)
+        except ssl.SSLEOFError:
+            self.ended = "cut"
+            return False
+
+    def end(self):
+        """Ends its side by close_notify alone: the connection stays."""
+        self.sock.settimeout(self.sock.gettimeout())
+        raw = self.sock
+        raw.setblocking(False)
+        try:
+            raw.unwrap()
+        except (ssl.SSLWantReadError, ssl.SSLSyscallError, OSError):
+            pass
+        raw.settimeout(client.TIMEOUT)
