@@ -3,7 +3,11 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdatomic.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/buf.h"
 #include "proxy/client/tickets.h"
@@ -80,6 +84,26 @@ int tls_library_init(void)
 	place_of_tls = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_tls);
 	place_of_peer = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_peer);
 	return place_of_tls < 0 || place_of_peer < 0 ? -ENOMEM : 0;
+}
+
+const char *tls_library_version(void)
+{
+	return OpenSSL_version(OPENSSL_VERSION);
+}
+
+/* Asked of a socket that is not connected: a kernel with TLS says so (ENOTCONN), one without does not know the name (ENOENT). */
+bool tls_kernel_could(void)
+{
+#ifdef OPENSSL_NO_KTLS
+	return false;
+#else
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool could = fd != -1 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == -1 && errno == ENOTCONN;
+
+	if (fd != -1)
+		close(fd);
+	return could;
+#endif
 }
 
 /* ---- what is asked during a handshake ---- */

@@ -31,6 +31,10 @@ struct tls_options {
 /* Once in a process, before its first use of OpenSSL: no configuration file is read. 0 or -ENOMEM. */
 MUST_USE int tls_library_init(void);
 
+/* OpenSSL's version as it runs, and whether it and the kernel could do records in the kernel (kTLS, which forebay does not use yet). */
+const char *tls_library_version(void);
+bool tls_kernel_could(void);
+
 /* 0, -ENOMEM, or -EINVAL with a line in `errors` that says which option or file OpenSSL does not take. */
 MUST_USE int tls_new(const struct tls_options *o, struct buf *errors, struct tls **ret);
 struct tls *tls_hold(struct tls *t);

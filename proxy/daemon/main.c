@@ -13,7 +13,9 @@
 
 #include "conf/conf.h"
 #include "core/buf.h"
+#include "proxy/client/tls.h"
 #include "proxy/daemon/front.h"
+#include "proxy/daemon/keys.h"
 #include "proxy/daemon/master.h"
 #include "proxy/daemon/run.h"
 #include "proxy/daemon/sandbox.h"
@@ -84,15 +86,39 @@ static int serve(const char *file)
 	return status;
 }
 
+/* Certificates and keys too, as far as whoever checks may read them. */
+static int check_keys(const struct conf *conf)
+{
+	struct keys *keys = NULL;
+	struct buf errors, warnings;
+	int err;
+
+	buf_init(&errors, ERRORS_MAX);
+	buf_init(&warnings, ERRORS_MAX);
+	err = keys_new(conf, &clock_real, &errors, &warnings, &keys);
+	fprintf(stderr, "%.*s%.*s", SLICE_ARG(buf_slice(&warnings)), SLICE_ARG(buf_slice(&errors)));
+	if (!err)
+		keys_tell_expiry(keys);
+	else if (errors.len == 0)
+		fprintf(stderr, "certificates and keys: %s\n", strerror(-err));
+	buf_done(&errors);
+	buf_done(&warnings);
+	keys_free(&keys);
+	return err ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int check(const char *file)
 {
 	struct conf *conf = load(file);
+	int status;
 
 	if (!conf)
 		return EXIT_FAILURE;
-	printf("configuration %s is fine\n", file);
+	status = check_keys(conf);
+	if (status == EXIT_SUCCESS)
+		printf("configuration %s is fine\n", file);
 	conf_drop(&conf);
-	return EXIT_SUCCESS;
+	return status;
 }
 
 static int print_options(const char *form)
@@ -103,6 +129,13 @@ static int print_options(const char *form)
 		conf_print_options_mdoc(stdout);
 	else
 		conf_print_options(stdout);
+	return EXIT_SUCCESS;
+}
+
+static int print_version(void)
+{
+	printf("forebay " PACKAGE_VERSION "\n%s, kTLS %s\n", tls_library_version(),
+	    tls_kernel_could() ? "available (not used)" : "not available");
 	return EXIT_SUCCESS;
 }
 
@@ -173,8 +206,7 @@ static int command_line(int argc, char **argv)
 			fputs(help, stdout);
 			return EXIT_SUCCESS;
 		case 'v':
-			puts("forebay " PACKAGE_VERSION);
-			return EXIT_SUCCESS;
+			return print_version();
 		case ':':
 			return usage("this option takes a file", argv[optind - 1]);
 		default:

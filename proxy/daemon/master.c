@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "proxy/client/tls.h"
 #include "proxy/daemon/ground.h"
 #include "proxy/daemon/keeper.h"
 #include "proxy/daemon/notify.h"
@@ -172,6 +173,9 @@ static void say_ready(struct master *m)
 	log_info("forebay " PACKAGE_VERSION " ready: listening on %s, %u threads, up to %u connections (%" PRIu64
 	         " open files), %" PRIu64 "M memory, spool %s",
 	    addresses, l->threads, l->connections, l->descriptors, l->memory_bytes >> 20, m->ground.spool_path);
+	if (m->o.conf->tls_count > 0)
+		log_info("event=tls library=\"%s\" ktls=%s", tls_library_version(),
+		    tls_kernel_could() ? "available,unused" : "unavailable");
 	notify_send(&m->notify, "READY=1\nSTATUS=serving %s", addresses);
 	print_screen(m);
 }
