@@ -377,12 +377,20 @@ static void check_route(struct check *c, const struct section *s)
 		refuse_pool(c, s, slice_str(r->pool_name));
 }
 
+static void check_proxy_protocol(struct check *c, const struct section *s)
+{
+	if (c->conf->listens[s->index].proxy_protocol && c->conf->daemon.trusted_count == 0)
+		errors_add(c->errors, place_of(s, "proxy_protocol"), FOUND_QUOTED(SLICE("on")), NOTHING,
+		    "trusted in [forebay] with it: the proxies whose word about their clients counts");
+}
+
 static void check_section(struct check *c, const struct section *s)
 {
 	switch (s->kind) {
 	case SECTION_LISTEN:
 		check_said(c, s, "address", "at least one address and port such as 127.0.0.1:8000");
 		check_listen_tls(c, s);
+		check_proxy_protocol(c, s);
 		break;
 	case SECTION_TLS:
 		check_tls(c, s);

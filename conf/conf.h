@@ -74,6 +74,7 @@ struct conf_listen {
 	size_t tls_count;      /* 0: plain */
 	uint64_t head_limit;   /* bytes */
 	unsigned fields_max;
+	bool proxy_protocol;
 	uint64_t handshake_timeout_ms;
 	uint64_t head_timeout_ms;
 	uint64_t idle_timeout_ms;

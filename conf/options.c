@@ -127,6 +127,9 @@ static const struct option listen_options[] = {
 	SIZE(LISTEN, head_limit, KILO, 64 * KILO, "32K", RELOAD,
 	    "A request's first line and fields together; above: 431, or 414 if the first line alone is too long."),
 	UINT(LISTEN, fields_max, 1, 1000, "100", RELOAD, "fields", "Fields of a request; above: 431."),
+	BOOL(LISTEN, proxy_protocol, "off", RELOAD,
+	    "on: each connection begins with a PROXY protocol header, version 1 or 2, that names its client, before TLS if there is "
+	    "any. From trusted peers only; a connection without it, or from another peer, is closed."),
 	TIME(LISTEN, handshake_timeout, 100, 10 * MINUTE_MS, "10s", RELOAD,
 	    "From the connection to the end of its TLS handshake, or to where it is known what is spoken; then it is closed."),
 	TIME(LISTEN, head_timeout, 100, 10 * MINUTE_MS, "10s", RELOAD,

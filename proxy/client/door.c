@@ -10,6 +10,7 @@
 #include "proxy/client/guard.h"
 #include "proxy/client/http1_client.h"
 #include "proxy/client/http2_client.h"
+#include "proxy/client/proxy_header.h"
 #include "proxy/client/tls.h"
 #include "proxy/client/tls_shop.h"
 
@@ -17,6 +18,7 @@
 #define FAILURES_MS     10000
 
 enum door_state {
+	DOOR_HEADER,    /* PROXY's has not come, or not all of it */
 	DOOR_SILENT,    /* nothing has come yet */
 	DOOR_PREFACE,   /* without TLS: what has come may become HTTP/2's */
 	DOOR_HANDSHAKE, /* TLS */
@@ -25,6 +27,7 @@ enum door_state {
 };
 
 static const unsigned may_follow[] = {
+	[DOOR_HEADER] = TO(DOOR_SILENT) | TO(DOOR_GONE),
 	[DOOR_SILENT] = TO(DOOR_PREFACE) | TO(DOOR_HANDSHAKE) | TO(DOOR_GONE),
 	[DOOR_PREFACE] = TO(DOOR_GONE),
 	[DOOR_HANDSHAKE] = TO(DOOR_GONE),
@@ -39,7 +42,8 @@ struct door {
 	struct event ev; /* edge-triggered, all of READ, WRITE and CLOSED, added once */
 	struct timer timer;
 	enum door_state state;
-	bool closed; /* the peer has ended its side, behind whatever there is */
+	bool counted; /* by its client's address */
+	bool closed;  /* the peer has ended its side, behind whatever there is */
 };
 
 /* The only writer of d->state. */
@@ -48,7 +52,7 @@ static void door_enter(struct door *d, enum door_state next)
 	assert(may_follow[d->state] & TO(next));
 	d->state = next;
 	d->member.since_ms = loop_now_ms(d->cx->loop);
-	d->member.fresh = false;
+	d->member.fresh = next == DOOR_SILENT;
 	switch (next) {
 	case DOOR_PREFACE:
 	case DOOR_HANDSHAKE:
@@ -60,6 +64,9 @@ static void door_enter(struct door *d, enum door_state next)
 		event_del(&d->ev);
 		break;
 	case DOOR_SILENT:
+		crowd_move(d->cx->crowd, &d->member, CROWD_IDLE);
+		break;
+	case DOOR_HEADER:
 	case DOOR_STATE_COUNT:
 		break;
 	}
@@ -72,9 +79,9 @@ static void door_free(struct door *d)
 }
 
 /* Out of the connection's count; also of one that its protocol could not take. */
-static void leave(struct context *cx, const struct arrival *a)
+static void leave(struct context *cx, const struct arrival *a, bool counted)
 {
-	guard_leave(cx->guard, &a->peer.any, a->listen->connections_per_address);
+	guard_leave(cx->guard, &a->peer.any, counted ? a->listen->connections_per_address : 0);
 	cx->left(cx->left_ctx);
 }
 
@@ -83,11 +90,12 @@ static void door_close(struct door *d)
 {
 	struct context *cx = d->cx;
 	struct arrival a = d->a;
+	bool counted = d->counted;
 
 	door_enter(d, DOOR_GONE);
 	stream_close(&a.stream);
 	door_free(d);
-	leave(cx, &a);
+	leave(cx, &a, counted);
 }
 
 /* One line each, but in a flood: then how many there were. */
@@ -138,7 +146,7 @@ static void door_pass(struct door *d, bool http2)
 	door_enter(d, DOOR_GONE);
 	door_free(d);
 	if ((http2 ? http2_client_new(cx, &a) : http1_client_new(cx, &a)) != 0)
-		leave(cx, &a);
+		leave(cx, &a, true);
 }
 
 static int begin_session(struct door *d)
@@ -162,12 +170,80 @@ static size_t look(struct door *d, char *bytes, size_t max)
 	return 0;
 }
 
+/* Frees d. */
+static void header_refused(struct door *d, const char *why)
+{
+	log_failure(d, "proxy_header_refused", why);
+	door_close(d);
+}
+
+/* The client's address is known. False: d was freed. */
+static bool count_client(struct door *d)
+{
+	struct context *cx = d->cx;
+	const struct conf_listen *listen = d->a.listen;
+
+	if (guard_enter(cx->guard, &d->a.peer.any, listen->connections_per_address) == GUARD_OK) {
+		d->counted = true;
+		return true;
+	}
+	log_debug("listen=%s connection refused: connections_per_address", listen->name);
+	door_enter(d, DOOR_GONE);
+	stream_close(&d->a.stream);
+	door_free(d);
+	cx->left(cx->left_ctx); /* its place was returned */
+	return false;
+}
+
+/* False: more is to come, or d was freed. */
+static bool step_header(struct door *d)
+{
+	const struct conf_daemon *daemon = &d->cx->conf->daemon;
+	char bytes[PROXY_HEADER_MAX];
+	struct proxy_header header;
+	const char *why = "";
+	size_t n = look(d, bytes, sizeof(bytes));
+
+	if (n == 0)
+		return false;
+	if (!conf_network_has(daemon->trusted, daemon->trusted_count, &d->a.peer.any)) {
+		header_refused(d, "from a peer that is not trusted");
+		return false;
+	}
+	switch (proxy_header_parse(slice_of(bytes, n), &header, &why)) {
+	case PROXY_MORE:
+		if (d->closed)
+			header_refused(d, "the client has left inside it");
+		return false;
+	case PROXY_BAD:
+		header_refused(d, why);
+		return false;
+	case PROXY_OK:
+		break;
+	}
+	if (recv(d->a.stream.fd, bytes, header.len, MSG_DONTWAIT) != (ssize_t)header.len) {
+		header_refused(d, "the client has left behind it");
+		return false;
+	}
+	if (header.has_client)
+		d->a.peer = header.client;
+	if (!count_client(d))
+		return false;
+	door_enter(d, DOOR_SILENT);
+	return true;
+}
+
 /* The preface, as far as it has come, decides (RFC 9113, 3.3). May free d. */
 static void step_plain(struct door *d)
 {
 	char bytes[HTTP2_PREFACE_BYTES];
-	size_t n = look(d, bytes, sizeof(bytes));
+	size_t n;
 
+	if (!d->a.listen->http2) {
+		door_pass(d, false);
+		return;
+	}
+	n = look(d, bytes, sizeof(bytes));
 	if (n == 0)
 		return;
 	if (memcmp(bytes, HTTP2_PREFACE, n) != 0)
@@ -224,6 +300,8 @@ static void door_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 	if (what & (EV_READ | EV_CLOSED))
 		stream_edge(&d->a.stream, what & EV_CLOSED);
 	d->closed = d->closed || (what & EV_CLOSED);
+	if (d->state == DOOR_HEADER && !step_header(d))
+		return;
 	if (d->a.listen->tls_count > 0)
 		step_tls(d);
 	else
@@ -235,6 +313,8 @@ static void door_give_up(struct door *d, const char *why)
 {
 	if (d->state == DOOR_HANDSHAKE)
 		handshake_failed(d, why);
+	else if (d->state == DOOR_HEADER && !stream_is_quiet(&d->a.stream))
+		header_refused(d, why);
 	else
 		door_close(d);
 }
@@ -264,7 +344,12 @@ static const struct crowd_acts crowd_acts = { .evict = door_evict, .spill = door
 
 bool door_is_needed(const struct conf_listen *listen)
 {
-	return listen->tls_count > 0 || listen->http2;
+	return listen->tls_count > 0 || listen->http2 || listen->proxy_protocol;
+}
+
+bool door_learns_client(const struct conf_listen *listen)
+{
+	return listen->proxy_protocol;
 }
 
 int door_new(struct context *cx, struct arrival *a)
@@ -283,6 +368,8 @@ int door_new(struct context *cx, struct arrival *a)
 	d->cx = cx;
 	d->a = *a;
 	stream_move(&d->a.stream, &a->stream);
+	d->state = a->listen->proxy_protocol ? DOOR_HEADER : DOOR_SILENT;
+	d->counted = !a->listen->proxy_protocol;
 	d->timer.fire = door_timer;
 	d->member.acts = &crowd_acts;
 	d->member.since_ms = loop_now_ms(cx->loop);

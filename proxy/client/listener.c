@@ -98,6 +98,7 @@ static bool accept_failed(struct listener *l, int err)
 static bool accept_one(struct listener *l)
 {
 	struct guard *guard = l->cx->guard;
+	unsigned per_address = door_learns_client(l->conf) ? 0 : l->conf->connections_per_address;
 	struct arrival a = { .listen = l->conf, .local = l->local };
 	socklen_t len = sizeof(a.peer); /* a Unix socket's name is cut: nobody asks for it */
 	int fd, err;
@@ -112,14 +113,14 @@ static bool accept_one(struct listener *l)
 	}
 	if (len < sizeof(sa_family_t))
 		a.peer.any.sa_family = AF_UNIX;
-	if (guard_enter(guard, &a.peer.any, l->conf->connections_per_address) != GUARD_OK) {
+	if (guard_enter(guard, &a.peer.any, per_address) != GUARD_OK) {
 		log_debug("listen=%s connection refused: connections_per_address", l->conf->name);
 		close(fd);
 		return true;
 	}
 	stream_init(&a.stream, &fd);
 	if ((door_is_needed(l->conf) ? door_new(l->cx, &a) : http1_client_new(l->cx, &a)) != 0)
-		guard_leave(guard, &a.peer.any, l->conf->connections_per_address);
+		guard_leave(guard, &a.peer.any, per_address);
 	return true;
 }
 

@@ -156,7 +156,8 @@ static const struct {
 	    "f:9: route *.redirect: found \"redirect\", expected an option of [route HOST/PATH]\n" },
 	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\ntls = main\nhttp2 = yes\nproxy_protocol = on\n"),
 	    "f:10: listen x.tls: found \"main\", expected the name of a [tls NAME]\n"
-	    "f:12: listen x.proxy_protocol: found \"proxy_protocol\", expected an option of [listen NAME]\n" },
+	    "f:12: listen x.proxy_protocol: found \"on\", expected trusted in [forebay] with it: the proxies whose word about their "
+	    "clients counts\n" },
 	{ false, SLICE_INIT("hold = 1K\nbuffer = on\nhold = 1K\n"),
 	    "f:10: route *.hold: found \"1K\", expected it once: hold is in line 8 already\n" },
 	{ false, SLICE_INIT("hold = x\nhold = 1K\n"),
@@ -481,6 +482,9 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_int_equal(l->backlog, 100);
 	assert_true(l->half_close);
 	assert_true(l->early_hints);
+	assert_false(l->proxy_protocol);
+	assert_true(c->listens[1].proxy_protocol);
+	assert_int_equal(c->listens[1].handshake_timeout_ms, 3000);
 	assert_string_equal(c->listens[1].addresses[0].text, "unix:/run/forebay.sock");
 	assert_int_equal(c->pool_count, 2);
 	assert_int_equal(p->socket_count, 2);
@@ -512,7 +516,7 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_string_equal(r->host, "example.org");
 	assert_string_equal(r->path, "");
 	assert_string_equal(r->pattern, "example.org");
-	assert_int_equal(r->line, 67);
+	assert_int_equal(r->line, 69);
 	assert_ptr_equal(r->pool, p);
 	assert_int_equal(r->body_limit, (uint64_t)2 << 30);
 	assert_int_equal(r->body_memory, 1024);
