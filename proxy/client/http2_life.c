@@ -275,6 +275,8 @@ void http2_close(struct http2_client *c, const char *why)
 	struct context *cx = c->cx;
 	struct http2_stream *s;
 
+	if (c->pending_len > 0)
+		stream_cut(&c->stream); /* what is out ends within a frame */
 	streams_leave(c, why);
 	while ((s = c->streams.next) != &c->streams)
 		stream_free(s);

@@ -448,6 +448,21 @@ static void headers_came(struct http2_client *c, const nghttp2_frame *frame)
 	http2_fields_done(&c->fields);
 }
 
+/* The end of a frame whose content came piece by piece. One of padding alone is as empty as one of nothing. */
+static void data_came(struct http2_client *c, const nghttp2_frame *frame)
+{
+	struct http2_stream *s;
+
+	if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+		if (frame->hd.length > 0 && frame->hd.length == frame->data.padlen)
+			(void)flood(c, FLOOD_EMPTY);
+		return;
+	}
+	s = stream_of(c, frame->hd.stream_id);
+	if (s && s->exchange)
+		content_ended(s);
+}
+
 static void settings_came(struct http2_client *c, const nghttp2_settings *settings)
 {
 	for (size_t i = 0; i < settings->niv; i++)
@@ -458,7 +473,6 @@ static void settings_came(struct http2_client *c, const nghttp2_settings *settin
 static int on_frame(nghttp2_session *session UNUSED, const nghttp2_frame *frame, void *ctx)
 {
 	struct http2_client *c = ctx;
-	struct http2_stream *s;
 
 	if (c->failed)
 		return 0;
@@ -467,9 +481,7 @@ static int on_frame(nghttp2_session *session UNUSED, const nghttp2_frame *frame,
 		headers_came(c, frame);
 		return 0;
 	case NGHTTP2_DATA:
-		s = frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? stream_of(c, frame->hd.stream_id) : NULL;
-		if (s && s->exchange)
-			content_ended(s);
+		data_came(c, frame);
 		return 0;
 	case NGHTTP2_SETTINGS:
 		settings_came(c, &frame->settings);
