@@ -25,7 +25,9 @@ int tls_shop_new(const struct conf *conf, const struct clock *clock, struct tls_
 	s->clock = clock;
 	pthread_mutex_init(&s->mutex, NULL);
 	s->current = calloc(MAX(conf->listen_count, 1), sizeof(struct tls *));
-	err = s->current ? tls_library_init() : -ENOMEM;
+	err = s->current ? 0 : -ENOMEM;
+	if (!err && conf->tls_count > 0) /* who needs none of OpenSSL does without its memory */
+		err = tls_library_init();
 	if (!err && conf->tls_count > 0)
 		err = tickets_new(clock, &s->tickets);
 	if (err)

@@ -280,7 +280,9 @@ int keys_new(const struct conf *conf, const struct clock *clock, struct buf *err
 		return -ENOMEM;
 	*k = (struct keys){ .conf = conf, .clock = clock, .fd = -1 };
 	k->sections = calloc(MAX(conf->tls_count, 1), sizeof(*k->sections));
-	err = k->sections ? tls_library_init() : -ENOMEM;
+	err = k->sections ? 0 : -ENOMEM;
+	if (!err && conf->tls_count > 0)
+		err = tls_library_init();
 	for (size_t i = 0; !err && i < conf->tls_count; i++)
 		k->sections[i].conf = &conf->tls[i];
 	if (!err && conf->tls_count > 0)
