@@ -384,12 +384,25 @@ static void check_proxy_protocol(struct check *c, const struct section *s)
 		    "trusted in [forebay] with it: the proxies whose word about their clients counts");
 }
 
+static void check_door(struct check *c, const struct section *s)
+{
+	const struct conf_listen *l = &c->conf->listens[s->index];
+
+	if (l->redirect_https && l->tls_count > 0)
+		errors_add(c->errors, place_of(s, "redirect_https"), FOUND_QUOTED(SLICE("on")), NOTHING,
+		    "a listener without tls (line %u): there it is https already", section_said(s, "tls"));
+	if (l->hsts_ms > 0 && l->tls_count == 0)
+		errors_add(c->errors, place_of(s, "hsts"), FOUND("hsts"), NOTHING,
+		    "a listener with tls: browsers take no such word without (RFC 6797, 8.1)");
+}
+
 static void check_section(struct check *c, const struct section *s)
 {
 	switch (s->kind) {
 	case SECTION_LISTEN:
 		check_said(c, s, "address", "at least one address and port such as 127.0.0.1:8000");
 		check_listen_tls(c, s);
+		check_door(c, s);
 		check_proxy_protocol(c, s);
 		break;
 	case SECTION_TLS:

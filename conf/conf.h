@@ -75,6 +75,9 @@ struct conf_listen {
 	uint64_t head_limit;   /* bytes */
 	unsigned fields_max;
 	bool proxy_protocol;
+	char *acme_challenge; /* NULL: none */
+	bool redirect_https;
+	uint64_t hsts_ms; /* 0: off */
 	uint64_t handshake_timeout_ms;
 	uint64_t head_timeout_ms;
 	uint64_t idle_timeout_ms;

@@ -127,6 +127,14 @@ static const struct option listen_options[] = {
 	SIZE(LISTEN, head_limit, KILO, 64 * KILO, "32K", RELOAD,
 	    "A request's first line and fields together; above: 431, or 414 if the first line alone is too long."),
 	UINT(LISTEN, fields_max, 1, 1000, "100", RELOAD, "fields", "Fields of a request; above: 431."),
+	PATH(LISTEN, acme_challenge, no_words, NULL, RELOAD,
+	    "A folder such as certbot's --webroot has: what is asked for below /.well-known/acme-challenge/ is served from that place "
+	    "in it, before any route and before redirect_https. The front's user must be able to read it."),
+	BOOL(LISTEN, redirect_https, "off", RELOAD,
+	    "on: every request is answered 308 with the same host and target at https. For listeners without tls."),
+	TIME(LISTEN, hsts, 0, 3650 * DAY_MS, "0", RELOAD,
+	    "How long browsers shall use https only for this host (Strict-Transport-Security), such as 365d, unless the worker says "
+	    "so itself. 0: forebay says nothing. For listeners with tls."),
 	BOOL(LISTEN, proxy_protocol, "off", RELOAD,
 	    "on: each connection begins with a PROXY protocol header, version 1 or 2, that names its client, before TLS if there is "
 	    "any. From trusted peers only; a connection without it, or from another peer, is closed."),

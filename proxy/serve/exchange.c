@@ -6,6 +6,7 @@
 
 #include "core/fields.h"
 #include "core/log.h"
+#include "proxy/serve/porter.h"
 #include "proxy/serve/refusal.h"
 #include "proxy/serve/request_id.h"
 #include "upstream/attempt.h"
@@ -300,10 +301,23 @@ static void page_make(struct exchange *ex)
 	buf_done(&page);
 }
 
-void exchange_refuse(struct exchange *ex, unsigned status, const char *reason)
+/* Takes the content. */
+static int own_make(struct exchange *ex, struct porter_answer *own)
 {
-	if (ex->state == EXCHANGE_DRAINING || ex->given)
-		return;
+	int err = porter_head(own, &ex->response);
+
+	if (!err)
+		err = response_body_new(ex, own->len);
+	if (!err && own->fd != -1)
+		err = body_append_file(ex->response_body, &own->fd, 0, own->len);
+	if (!err)
+		body_finish(ex->response_body);
+	return err;
+}
+
+/* What forebay itself says: the porter's word, or a page. */
+static void answer(struct exchange *ex, unsigned status, const char *reason, struct porter_answer *own)
+{
 	exchange_let_go(ex);
 	exchange_enter(ex, EXCHANGE_DRAINING);
 	ex->status = status;
@@ -311,11 +325,37 @@ void exchange_refuse(struct exchange *ex, unsigned status, const char *reason)
 	ex->refused = true;
 	ex->answered_us = now_us(ex);
 	ex->response_over = true;
-	page_make(ex);
+	if (own && own_make(ex, own) != 0) {
+		ex->status = 503;
+		ex->reason = "memory_limit";
+		own = NULL;
+	}
+	if (!own)
+		page_make(ex);
+	if (porter_hsts(ex->origin.listen, ex->origin.client.secure, &ex->response) != 0)
+		log_debug("no memory for a field id=%s", ex->id);
 	ex->given = true;
 	ex->mail.deliver = refusal_delivered;
 	ex->mailed = true;
 	mailbox_post_here(&ex->cx->loop->mailbox, &ex->mail);
+}
+
+void exchange_refuse(struct exchange *ex, unsigned status, const char *reason)
+{
+	if (ex->state != EXCHANGE_DRAINING && !ex->given)
+		answer(ex, status, reason, NULL);
+}
+
+/* True: the listener itself has an answer. */
+static bool porter_answered(struct exchange *ex)
+{
+	struct porter_answer own;
+
+	porter_ask(ex->origin.listen, ex->origin.client.secure, &ex->head, &own);
+	if (own.status != 0)
+		answer(ex, own.status, own.reason, own.status < 400 ? &own : NULL);
+	porter_answer_done(&own);
+	return own.status != 0;
 }
 
 static void cut_delivered(struct mail *m)
@@ -548,6 +588,8 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 	 */
 	if (m->framing != FRAMING_NONE || head_has_element(&ex->head, FIELD_UPGRADE, SLICE("h2c")))
 		ex->message.upgrade = false;
+	if (exchange_charge(ex) && porter_answered(ex))
+		return;
 	why = request_refused(ex, &status);
 	if (why) {
 		exchange_refuse(ex, status, why);
@@ -702,7 +744,7 @@ static void head_came(void *ctx, struct head *h, const struct http1_message *m)
 	ex->response = *h;
 	head_init(h);
 	ex->response_message = *m;
-	if (!exchange_charge(ex)) {
+	if (porter_hsts(ex->origin.listen, ex->origin.client.secure, &ex->response) != 0 || !exchange_charge(ex)) {
 		exchange_refuse(ex, 503, "memory_limit");
 		return;
 	}
