@@ -21,7 +21,12 @@
 #define PIECES           8
 #define STARVED_RETRY_MS 100
 #define PEEKED_BYTES     (16u << 10) /* of answers read in place that may lie in a link */
-#define QUIET_US         1000        /* after a look at a link, it is not looked at again */
+/*
+ * And so many: a worker's socket (208K, if nobody has changed it) counts 768 bytes or more for each piece that it was given, and when
+ * those are all of it the worker waits for room, and its answer with it.
+ */
+#define PEEKED_ANSWERS 16
+#define QUIET_US       1000 /* after a look at a link, it is not looked at again */
 
 enum attempt_state {
 	STATE_CONNECTING,
@@ -314,7 +319,7 @@ static void attempt_send(struct attempt *a)
 		if (step == SENDER_ENDED && a->body_held && send_on_after_head(a))
 			step = SENDER_ON;
 	}
-	if (a->link->peeked > PEEKED_BYTES)
+	if (a->link->peeked > PEEKED_BYTES || a->link->peeked_answers >= PEEKED_ANSWERS)
 		link_take_out(a->link);
 	if (a->request->streams && a->request->body)
 		body_drop(a->request->body, a->sender.cursor.offset);

@@ -163,8 +163,10 @@ ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)
 
 	if (got == -1)
 		return -errno;
-	if (in_place)
+	if (in_place) {
 		l->peeked += (uint32_t)got;
+		l->peeked_answers++;
+	}
 	return got;
 }
 
@@ -181,6 +183,7 @@ void link_take_out(struct link *l)
 		assert(got > 0); /* it was there, and nobody else reads */
 		l->peeked -= (uint32_t)got;
 	}
+	l->peeked_answers = 0;
 }
 
 static void pool_closes(struct link *l)

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from backend import OK, answer
-from client import Client, message
+from client import Client, Cut, message
 from procs import kill, state, wait_for
 
 KEPT = {"slots": 1, "keepalive": "on", "timeout": "10s"}
@@ -342,3 +342,24 @@ def test_a_refused_requests_body_outlives_its_worker(work):
             assert c.response().status == 200
         assert c.response().status == 504
     assert site.wait_access(lambda e: e["target"] == "/late")[0]["request_spooled"]
+
+
+@pytest.mark.parametrize("piece", [len(OK), 10])
+def test_many_short_answers_come_by_one_connection(work, piece):
+    """forebay leaves short answers in the worker's socket for a while: however short they are, and in however many pieces they were
+    written, the worker never waits for room. (A socket's buffer counts some 768 bytes for each piece.)"""
+
+    def in_pieces(conn):
+        while True:
+            try:
+                conn.request()
+            except Cut:
+                return
+            for at in range(0, len(OK), piece):
+                conn.send(OK[at:at + piece])
+
+    backend = work.backend(in_pieces, keeps=False)
+    site = work.forebay({"socket": backend.name, **KEPT}, forebay=ONE)
+    with site.connect() as c:
+        for _ in range(1000):
+            assert c.ask("GET", "/").status == 200
