@@ -268,6 +268,8 @@ static void step_handshake(struct door *d)
 			return;
 		}
 		door_enter(d, DOOR_HANDSHAKE);
+		if (d->closed) /* the end came with the first bytes, when nobody of the session's was there to hear it */
+			stream_edge(&d->a.stream, true);
 	}
 	err = stream_handshake(&d->a.stream, &why);
 
@@ -292,22 +294,6 @@ static void step_tls(struct door *d)
 		step_handshake(d);
 }
 
-static void door_event(evutil_socket_t fd UNUSED, short what, void *ctx)
-{
-	struct door *d = ctx;
-
-	loop_callback(d->cx->loop);
-	if (what & (EV_READ | EV_CLOSED))
-		stream_edge(&d->a.stream, what & EV_CLOSED);
-	d->closed = d->closed || (what & EV_CLOSED);
-	if (d->state == DOOR_HEADER && !step_header(d))
-		return;
-	if (d->a.listen->tls_count > 0)
-		step_tls(d);
-	else
-		step_plain(d);
-}
-
 /* Who has begun nothing is not worth a line. Frees d. */
 static void door_give_up(struct door *d, const char *why)
 {
@@ -317,6 +303,27 @@ static void door_give_up(struct door *d, const char *why)
 		header_refused(d, why);
 	else
 		door_close(d);
+}
+
+static void door_event(evutil_socket_t fd UNUSED, short what, void *ctx)
+{
+	struct door *d = ctx;
+
+	loop_callback(d->cx->loop);
+	if (what & (EV_READ | EV_CLOSED))
+		stream_edge(&d->a.stream, what & EV_CLOSED);
+	d->closed = d->closed || (what & EV_CLOSED);
+	/* A reset comes as both, and never again; bytes before it may still lie there. */
+	if ((what & EV_READ) && (what & EV_WRITE) && stream_is_broken(&d->a.stream)) {
+		door_give_up(d, "the client has reset the connection");
+		return;
+	}
+	if (d->state == DOOR_HEADER && !step_header(d))
+		return;
+	if (d->a.listen->tls_count > 0)
+		step_tls(d);
+	else
+		step_plain(d);
 }
 
 static void door_timer(struct timer *t)

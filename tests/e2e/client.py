@@ -2,6 +2,7 @@
 
 import fcntl
 import socket
+import ssl
 import struct
 import termios
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class Wire:
         try:
             self.sock.sendall(data)
             return True
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             return False
 
     def fill(self):
@@ -128,6 +129,12 @@ class Wire:
             data = self.sock.recv(n)
         except (ConnectionResetError, BrokenPipeError):
             self.ended = "reset"
+            return False
+        except ssl.SSLEOFError:  # without close_notify: who reads to the end of a connection must take it for a cut
+            self.ended = "truncated"
+            return False
+        except ssl.SSLError as e:
+            self.ended = f"alert {e.reason}"
             return False
         except socket.timeout:
             raise AssertionError(f"no answer within {self.sock.gettimeout()} s; so far {bytes(self.buf[:300])!r}") from None
@@ -177,8 +184,21 @@ class Wire:
         return True
 
 
+def tls_context(alpn=None, **options):
+    """Of a client that checks nobody's certificate. `options` are the context's attributes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    for name, value in options.items():
+        setattr(context, name, value)
+    return context
+
+
 class Client(Wire):
-    def __init__(self, address, rcvbuf=None, timeout=TIMEOUT, mss=None):
+    """`tls` is a context for TLS; then its handshake is done, too."""
+
+    def __init__(self, address, rcvbuf=None, timeout=TIMEOUT, mss=None, tls=None, server_name="test"):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         if rcvbuf:
@@ -188,11 +208,13 @@ class Client(Wire):
         super().__init__(sock, timeout)
         try:
             sock.connect(address)
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                self.sock = tls.wrap_socket(sock, server_hostname=server_name, suppress_ragged_eofs=False)
         except BaseException:
             sock.close()
             raise
-        if family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def unread(self):
         """Bytes that have come and that nobody has read."""
