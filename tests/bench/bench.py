@@ -187,7 +187,7 @@ def main():
     options = arguments()
     if options.rows == "list":
         for row in ROWS:
-            print(f"{row.name:12} {row.title}")
+            print(f"{row.name:18} {row.title}")
         return
     if options.chart:
         with open(options.json) as f:

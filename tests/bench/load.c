@@ -159,6 +159,9 @@ static void set_option(struct load *l, int option, char *value)
 	case 'w':
 		l->browser = true;
 		break;
+	case 't':
+		l->tls = true;
+		break;
 	default:
 		exit(2);
 	}
@@ -174,6 +177,7 @@ static void parse_options(struct load *l, int argc, char **argv)
 		{ "body", required_argument, NULL, 'b' },
 		{ "in-flight", required_argument, NULL, 'f' },
 		{ "browser", no_argument, NULL, 'w' },
+		{ "tls", no_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -190,7 +194,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(const struct load *l);
-	} kinds[] = { { "rush", rush_run }, { "drip", drip_run }, { "crawl", crawl_run } };
+	} kinds[] = { { "rush", rush_run }, { "shake", shake_run }, { "drip", drip_run }, { "crawl", crawl_run } };
 	struct load l = { .host = "fresh", .path = "/bytes/2", .answer = 2, .in_flight = 8 };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -204,8 +208,9 @@ int main(int argc, char **argv)
 		kinds[i].run(&l);
 		return EXIT_SUCCESS;
 	}
-	fputs("usage: load rush|drip|crawl --address HOST:PORT [--host NAME] [--path PATH --answer BYTES] [--body BYTES]\n"
-	      "    [--in-flight N] [--browser]\n",
+	fputs(
+	    "usage: load rush|shake|drip|crawl --address HOST:PORT [--host NAME] [--path PATH --answer BYTES] [--body BYTES]\n"
+	    "    [--in-flight N] [--browser] [--tls]\n",
 	    stderr);
 	return 2;
 }

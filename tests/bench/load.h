@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #define CONNECTIONS_MAX 20000u
 #define IN_FLIGHT_MAX   1024u
@@ -22,9 +24,16 @@ struct load {
 	uint64_t body;      /* bytes of each request's; above 0 makes it a POST */
 	unsigned in_flight; /* requests at once */
 	bool browser;       /* with the fields that a browser sends */
+	bool tls;
 
 	char head[4096]; /* of each request */
 	size_t head_bytes;
+};
+
+/* A connection that is open: plain, or TLS with its handshake done. */
+struct wire {
+	int fd;
+	struct ssl_st *ssl; /* NULL: plain */
 };
 
 /* What is sent as bodies; READ_BYTES of it. */
@@ -41,6 +50,13 @@ size_t load_write_head(const struct load *l, const char *path, uint64_t body, ch
 /* A connected non-blocking socket; rcvbuf 0 leaves the receive buffer as the system makes it. Does not return without one. */
 int load_connect(const struct load *l, int rcvbuf);
 
+/* Does not return without one. */
+struct wire load_wire_open(const struct load *l);
+
+/* As sendmsg() and recv(): non-blocking, -1 with errno; TLS may send less than the socket would take. */
+ssize_t load_wire_send(const struct wire *w, const struct iovec *iov, int n);
+ssize_t load_wire_recv(const struct wire *w, void *to, size_t room);
+
 /*
  * A response's head, NUL behind it: its length with the empty line, 0 if it has not come whole. *ret_body is its Content-
  * Length; anything but a 200 with one ends the program.
@@ -55,6 +71,14 @@ size_t load_parse_head(const char *head, uint64_t *ret_body);
  *     for MS        requests for so long; what is unanswered then is counted at its age
  */
 void rush_run(const struct load *l);
+
+/*
+ * TLS handshakes, as many at once as fit, each on a connection of its own that asks for nothing and is closed in good order by
+ * both ends:
+ *     full N        N of them
+ *     resume N      N that go on with the session that the one before was given
+ */
+void shake_run(const struct load *l);
 
 /*
  * Clients that take their time, until the end of the input. drip: heads that do not end. crawl: every second one uploads 64 kB

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "load.h"
 
@@ -31,8 +29,8 @@ struct slot {
 struct rush {
 	const struct load *load;
 	int epoll;
-	int fds[CONNECTIONS_MAX];     /* of the connections */
-	int slot_of[CONNECTIONS_MAX]; /* and who uses them, or NO_SLOT */
+	struct wire wires[CONNECTIONS_MAX];
+	int slot_of[CONNECTIONS_MAX]; /* who uses them, or NO_SLOT */
 	unsigned open;
 	unsigned cursor; /* ORDER_ROTATE: the next to be used */
 	struct slot slots[IN_FLIGHT_MAX];
@@ -64,9 +62,9 @@ static unsigned open_one(struct rush *r)
 	unsigned c = r->open;
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u32 = c };
 
-	r->fds[c] = load_connect(r->load, 0);
+	r->wires[c] = load_wire_open(r->load);
 	r->slot_of[c] = NO_SLOT;
-	if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->fds[c], &ev) == -1)
+	if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->wires[c].fd, &ev) == -1)
 		fail_errno("epoll_ctl");
 	r->open++;
 	return c;
@@ -96,21 +94,19 @@ static void push(struct rush *r, struct slot *s)
 {
 	const struct load *l = r->load;
 	uint64_t all = l->head_bytes + l->body, body_sent, left;
-	struct msghdr msg = { 0 };
 	struct iovec iov[2];
+	int pieces;
 	ssize_t n;
 
 	while (s->sent < all) {
-		msg.msg_iov = iov;
-		msg.msg_iovlen = 0;
+		pieces = 0;
 		if (s->sent < l->head_bytes)
-			iov[msg.msg_iovlen++] = (struct iovec){ (char *)l->head + s->sent, l->head_bytes - s->sent };
+			iov[pieces++] = (struct iovec){ (char *)l->head + s->sent, l->head_bytes - s->sent };
 		body_sent = s->sent < l->head_bytes ? 0 : s->sent - l->head_bytes;
 		left = l->body - body_sent;
 		if (left > 0)
-			iov[msg.msg_iovlen++] =
-			    (struct iovec){ (char *)load_bytes, left < READ_BYTES ? (size_t)left : READ_BYTES };
-		n = sendmsg(r->fds[s->connection], &msg, MSG_NOSIGNAL);
+			iov[pieces++] = (struct iovec){ (char *)load_bytes, left < READ_BYTES ? (size_t)left : READ_BYTES };
+		n = load_wire_send(&r->wires[s->connection], iov, pieces);
 		if (n == -1 && errno == EAGAIN)
 			return;
 		if (n == -1)
@@ -173,14 +169,14 @@ static void take_head(struct rush *r, struct slot *s, size_t n)
 static void pull(struct rush *r, unsigned slot)
 {
 	struct slot *s = &r->slots[slot];
-	int fd = r->fds[s->connection];
+	const struct wire *w = &r->wires[s->connection];
 	ssize_t n;
 
 	for (;;) {
 		if (s->head_done)
-			n = recv(fd, r->scratch, READ_BYTES, 0);
+			n = load_wire_recv(w, r->scratch, READ_BYTES);
 		else
-			n = recv(fd, s->head + s->head_have, ANSWER_HEAD - s->head_have, 0);
+			n = load_wire_recv(w, s->head + s->head_have, ANSWER_HEAD - s->head_have);
 		if (n == -1 && errno == EAGAIN)
 			return;
 		if (n <= 0)

@@ -18,7 +18,9 @@ from procs import wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.geteuid() == 0
-PROCESSES = 8  # of each application server
+PROCESSES = {"kept": 8, "fresh": 8, "wide": 128}  # of each application server
+DOORS = ("kept", "fresh", "variant", "tls", "rsa")  # the addresses: in front of which application server, or by what kind of TLS
+CERTIFICATES = {"tls": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["-newkey", "rsa:2048"]}
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 ANSWER_DEADLINE = 120  # seconds for one command of the load: many times what any takes
@@ -133,7 +135,7 @@ class Child:
 class Backend(Child):
     def __init__(self, programs, folder, name):
         self.socket, stamps = os.path.join(folder, name + ".sock"), os.path.join(folder, name + ".stamps")
-        super().__init__([os.path.join(programs, "backend"), "--socket", self.socket, "--processes", str(PROCESSES),
+        super().__init__([os.path.join(programs, "backend"), "--socket", self.socket, "--processes", str(PROCESSES[name]),
                           "--stamps", stamps], LOAD_CORE, os.path.join(folder, name + ".err"), stdout=subprocess.PIPE,
                          end=signal.SIGTERM)
         try:
@@ -177,6 +179,45 @@ class Load(Child):
         super().close()
 
 
+class H2Load(Child):
+    """nghttp2's client: so many requests on one connection, so many streams at once; ready() says all were answered with 200."""
+
+    def __init__(self, folder, address, host, path, requests, streams):
+        super().__init__([find_tool("h2load"), "-n", str(requests), "-c", "1", "-m", str(streams), "--connect-to=%s:%d" % address,
+                          f"https://{host}{path}"], LOAD_CORE, os.path.join(folder, "h2load.err"), stdout=subprocess.PIPE)
+        self.requests = requests
+
+    def ready(self):
+        try:
+            out, _ = self.popen.communicate(timeout=ANSWER_DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise Failed("h2load does not end") from None
+        counts = re.search(rb"(\d+) succeeded, .* timeout\nstatus codes: (\d+) 2xx", out)
+        if not counts or set(map(int, counts.groups())) != {self.requests} or b"Application protocol: h2\n" not in out:
+            raise Failed(f"h2load: {out.decode(errors='replace')[-1000:]} {self.said()}")
+
+
+def find_tool(name):
+    path = shutil.which(name)
+    if not path:
+        raise Failed(f"no {name} here (autogen.sh --deps installs it)")
+    return path
+
+
+def make_certificate(folder, name):
+    """NAME.crt, NAME.key, and both in one, as HAProxy wants them."""
+    at = os.path.join(folder, name)
+    made = subprocess.run(["openssl", "req", "-x509", *CERTIFICATES[name], "-nodes", "-subj", "/CN=bench", "-addext",
+                           "subjectAltName=DNS:kept,DNS:fresh,DNS:wide", "-days", "2", "-keyout", at + ".key", "-out",
+                           at + ".crt"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        raise Failed(f"openssl: {made.stdout.decode(errors='replace')}")
+    with open(at + ".pem", "wb") as both:
+        for part in (".crt", ".key"):
+            with open(at + part, "rb") as f:
+                both.write(f.read())
+
+
 class Stage:
     """One contender with its application servers, as a context."""
 
@@ -200,8 +241,10 @@ class Stage:
         os.mkdir(self.folder, 0o755)
         if self.contender.proxy == "nginx":
             os.mkdir(self.temp, 0o755)  # the others make it, or have none
-        self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in ("kept", "fresh")}
-        self.addresses = {name: free_address() for name in ("kept", "fresh", "variant")}
+        for name in CERTIFICATES:
+            make_certificate(self.folder, name)
+        self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in PROCESSES}
+        self.addresses = {name: free_address() for name in DOORS}
         self.proxy = self._add(Child(arguments(self.contender.proxy, self._config(), self.folder), PROXY_CORE,
                                      os.path.join(self.folder, "proxy.err"), end=signal.SIGTERM))
         for host in ("kept", "fresh"):
@@ -233,9 +276,14 @@ class Stage:
     def address(self, host):
         return self.addresses["variant" if host == "kept" and self.contender.variant else host]
 
-    def load(self, kind, host, **options):
-        """A load on this stage; the caller closes it."""
-        return Load(self.programs, self.folder, kind, self.address(host), host=host, **options)
+    def load(self, kind, host, door=None, **options):
+        """A load on this stage, by that door: the one of the host's name, or one with TLS. The caller closes it."""
+        if door in CERTIFICATES:
+            options["tls"] = True
+        return Load(self.programs, self.folder, kind, self.address(door or host), host=host, **options)
+
+    def h2load(self, host, path, requests, streams):
+        return H2Load(self.folder, self.address("tls"), host, path, requests, streams)
 
     def cpu_ns(self):
         self.proxy.check()

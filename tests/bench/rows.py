@@ -1,6 +1,7 @@
 """What is measured. A row's measure(stage, sizes) is one round with one contender: it returns figures by name, None for what
 cannot be had here."""
 
+import functools
 import os
 import re
 import resource
@@ -8,11 +9,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass, field
 
 import measure
-from proxies import FOREBAY, HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, Failed, at
+from proxies import FOREBAY, HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, at
 from procs import wait_for
 
 KB, MB, GB = 1000, 1000 * 1000, 1000 * 1000 * 1000
@@ -46,6 +46,7 @@ class Exchange(Row):
 
     units: dict = field(default_factory=lambda: {"CPU": "µs/request"})
     host: str = "kept"
+    door: str = None  # by which it is gone to, if not the host's own
     connections: int = 8
     requests: int = 20000
     answer: int = 1 * KB
@@ -58,8 +59,8 @@ class Exchange(Row):
         if check:
             requests, answer, body = min(requests, 20), min(answer, self.check_bytes), min(body, self.check_bytes)
         options = {"browser": True} if self.browser else {}
-        with stage.load("rush", self.host, path=f"/bytes/{answer}", answer=answer, body=body, in_flight=self.connections,
-                        **options) as load:
+        with stage.load("rush", self.host, self.door, path=f"/bytes/{answer}", answer=answer, body=body,
+                        in_flight=self.connections, **options) as load:
             load.ask(f"open {self.connections}")
             before = stage.cpu_ns()
             result = load.ask(f"go {requests}")
@@ -88,10 +89,11 @@ class Idle(Row):
     units: dict = field(default_factory=lambda: {"memory": "bytes/connection", "base": "MB"})
     anew: bool = True
     connections: int = 16000
+    door: str = None
 
     def measure(self, stage, check):
         connections = 100 if check else within_limits(self.connections)
-        with stage.load("rush", "fresh", path="/bytes/1000", answer=1000) as load:
+        with stage.load("rush", "fresh", self.door, path="/bytes/1000", answer=1000) as load:
             load.ask("open 8")
             load.ask("go 100")  # what the first requests make is the base's
             stage.settle()
@@ -99,6 +101,57 @@ class Idle(Row):
             load.ask(f"open {connections + 8}")
             stage.settle()
             return {"memory": per(stage.pss(), base, connections), "base": base and base / MB}
+
+
+@dataclass
+class Handshakes(Row):
+    """CPU time for TLS handshakes on connections that ask for nothing, and how near that comes to what OpenSSL's own figures for
+    a signature and a key exchange allow."""
+
+    units: dict = field(default_factory=lambda: {"CPU": "µs/handshake", "rate": "handshakes/CPU second", "share": "% of openssl speed"})
+    door: str = "tls"
+    command: str = "full"
+    handshakes: int = 2000
+    speed: str = "ecdsap256"
+
+    def measure(self, stage, check):
+        with stage.load("shake", "kept", self.door) as load:
+            load.ask(f"{self.command} 16")  # and sessions to resume
+            before = stage.cpu_ns()
+            done = load.ask(f"{self.command} {50 if check else self.handshakes}")["handshakes"]
+            spent = stage.cpu_ns() - before
+        rate = done / (spent / 1e9)
+        bound = openssl_handshakes(self.speed)
+        return {"CPU": spent / 1e3 / done, "rate": rate, "share": bound and 100 * rate / bound}
+
+
+@functools.cache
+def openssl_handshakes(signature):
+    """A second's worth: a signature, where there is one, and a key exchange each, on the proxy's core."""
+    names = ["ecdhx25519"] + ([signature] if signature else [])
+    done = subprocess.run(["openssl", "speed", "-mr", "-seconds", "1", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, preexec_fn=lambda: at(PROXY_CORE, signal.SIGKILL))
+    found = re.findall(r"^\+F[245]:\d+:\d+:([\d.]+):", done.stdout, re.MULTILINE)
+    if done.returncode or len(found) != len(names):
+        return None
+    return 1 / sum(1 / float(a_second) for a_second in found)
+
+
+@dataclass
+class Streams(Row):
+    """CPU time for equal requests on many streams of one connection. The application has a process for each."""
+
+    units: dict = field(default_factory=lambda: {"CPU": "µs/request"})
+    requests: int = 20000
+    streams: int = 100
+
+    def measure(self, stage, check):
+        with stage.h2load("wide", "/bytes/1000", 1000 if not check else 200, self.streams) as load:
+            load.ready()  # connections to the application are there
+        before = stage.cpu_ns()
+        with stage.h2load("wide", "/bytes/1000", 200 if check else self.requests, self.streams) as load:
+            load.ready()
+            return {"CPU": (stage.cpu_ns() - before) / 1e3 / load.requests}
 
 
 @dataclass
@@ -311,5 +364,12 @@ ROWS = [
          chart={"10,000 slow: memory": "slow: memory", "10,000 slow: hold beside the application": "slow: hold"},
          notes={"haproxy": "whoever uploads or downloads more than its buffer of 16 kB holds a worker meanwhile"}),
     Conns("conns", "GET 1 kB, kept, with many connections open", {}, chart={"10,000 in turn": "get, 10,000 open"}),
+    Handshakes("tls-handshake-p256", "full TLS 1.3 handshakes, ECDSA P-256"),
+    Handshakes("tls-handshake-rsa", "full TLS 1.3 handshakes, RSA 2048", door="rsa", handshakes=1000, speed="rsa2048"),
+    Handshakes("tls-resume", "TLS 1.3 handshakes resumed by ticket", command="resume", speed=None),
+    Exchange("tls-get", "GET 1 kB over TLS, connections to the application kept", door="tls"),
+    Bulk("tls-100m", "response of 100 MB over TLS", requests=5, connections=1, answer=100 * MB, door="tls"),
+    Idle("tls-idle", "5,000 idle TLS connections", connections=5000, door="tls"),
+    Streams("h2-get", "GET 1 kB over TLS by HTTP/2, 100 streams of one connection"),
     Calls("syscalls", "system calls, GET 1 kB", chart={"kept": "syscalls, kept", "fresh": "syscalls, fresh"}),
 ]
