@@ -26,7 +26,10 @@ static nghttp2_nv pair(struct slice name, struct slice value)
 		.flags = NGHTTP2_NV_FLAG_NONE };
 }
 
-/* The library copies all text, and makes names lower-case. `names` has room for one more than there are fields. */
+/*
+ * The library copies all text, and makes names lower-case. `names` has room for one more than there are fields. What accepts an upgrade has
+ * no meaning in the 200 that opens a tunnel (RFC 8441, 5).
+ */
 static size_t fill_names(const struct head *h, unsigned status, char digits[static 3], nghttp2_nv *names)
 {
 	size_t n = 0;
@@ -35,7 +38,8 @@ static size_t fill_names(const struct head *h, unsigned status, char digits[stat
 		digits[2 - i] = (char)('0' + rest % 10);
 	names[n++] = pair(SLICE(":status"), slice_of(digits, 3));
 	for (unsigned i = 0; i < h->field_count; i++)
-		names[n++] = pair(head_name(h, i), head_value(h, i));
+		if (h->status != 101 || !slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Accept")))
+			names[n++] = pair(head_name(h, i), head_value(h, i));
 	return n;
 }
 
@@ -86,7 +90,7 @@ static enum how how_to_send(struct http2_stream *s, unsigned status)
 	return HOW_BODY;
 }
 
-/* A tunnel by an extended CONNECT begins with 200 (RFC 8441, 5); what accepts the upgrade is of no meaning there. */
+/* A tunnel by an extended CONNECT begins with 200 (RFC 8441, 5). */
 static int write_response(struct http2_stream *s)
 {
 	const struct head *response = exchange_response(s->exchange);
