@@ -37,9 +37,15 @@ static size_t fill_names(const struct head *h, unsigned status, char digits[stat
 	for (unsigned i = 0, rest = status; i < 3; i++, rest /= 10)
 		digits[2 - i] = (char)('0' + rest % 10);
 	names[n++] = pair(SLICE(":status"), slice_of(digits, 3));
-	for (unsigned i = 0; i < h->field_count; i++)
-		if (h->status != 101 || !slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Accept")))
-			names[n++] = pair(head_name(h, i), head_value(h, i));
+	for (unsigned i = 0; i < h->field_count; i++) {
+		if (h->status == 101 && slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Accept")))
+			continue;
+		names[n] = pair(head_name(h, i), head_value(h, i));
+		/* No two are the same: in the peer's table it would only be in the way, and make looking things up there long. */
+		if (h->fields[i].id == FIELD_X_REQUEST_ID)
+			names[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+		n++;
+	}
 	return n;
 }
 
