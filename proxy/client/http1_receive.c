@@ -38,6 +38,7 @@ bool client_turn_new(struct http1_client *c)
 	origin.client.peer = &c->peer.any;
 	origin.client.secure = stream_is_secure(&c->stream);
 	origin.client.tls = stream_tls_peer(&c->stream);
+	origin.tls_version = stream_tls_version(&c->stream);
 	sender_init(&t->sender, OUT_MAX_BYTES);
 	c->turn = t;
 	t->exchange = exchange_new(c->cx, &origin, &client_exchange_events, c);

@@ -92,6 +92,7 @@ static struct exchange *exchange_for(struct http2_stream *s)
 		    .tls = stream_tls_peer(&c->stream),
 		    .server_address = c->local_text,
 		    .server_port = c->local_port },
+		.tls_version = stream_tls_version(&c->stream),
 		.begun_us = loop_now_us(http2_loop(c)),
 		.begun_wall_us = loop_wall_us(http2_loop(c)),
 	};

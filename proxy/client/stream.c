@@ -1,6 +1,7 @@
 #include "proxy/client/stream.h"
 
 #include <linux/sockios.h>
+#include <openssl/ssl.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,6 +33,11 @@ int stream_handshake(struct stream *s, const char **ret_why)
 SSL *stream_ssl(const struct stream *s)
 {
 	return s->tls ? stream_tls_ssl(s->tls) : NULL;
+}
+
+const char *stream_tls_version(const struct stream *s)
+{
+	return s->tls ? SSL_get_version(stream_tls_ssl(s->tls)) : NULL;
 }
 
 const struct tls_peer *stream_tls_peer(const struct stream *s)

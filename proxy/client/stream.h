@@ -35,6 +35,9 @@ MUST_USE int stream_handshake(struct stream *s, const char **ret_why);
 /* NULL: plain. For what was agreed on, and who the peer is. */
 SSL *stream_ssl(const struct stream *s);
 
+/* "TLSv1.3" and the like, a literal; NULL: plain. */
+const char *stream_tls_version(const struct stream *s);
+
 /* Who showed a certificate; NULL: nobody was asked for one. Lives as long as the stream's TLS. */
 const struct tls_peer *stream_tls_peer(const struct stream *s);
 

@@ -345,6 +345,7 @@ static void write_json(struct access_log *l, const struct access_record *r)
 	json_text(b, "client", r->client, TEXT_MAX);
 	json_text(b, "peer", r->peer, TEXT_MAX);
 	json_text(b, "listen", slice_str(r->listen), TEXT_MAX);
+	json_text(b, "tls", slice_str(r->tls), TEXT_MAX);
 	json_request(b, r);
 	json_number(b, "status", r->status);
 	json_number(b, "request_bytes", r->request_bytes);

@@ -19,6 +19,7 @@ struct access_record {
 	struct slice client;     /* the client's address; what `trusted` made of it */
 	struct slice peer;       /* the connection's */
 	const char *listen;      /* name */
+	const char *tls;         /* its version, a literal such as "TLSv1.3"; NULL: plain */
 	const char *pool;        /* name or NULL */
 	pid_t worker_pid;        /* 0: unknown */
 	unsigned status;         /* as sent; 499: the client left before */

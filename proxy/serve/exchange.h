@@ -30,7 +30,8 @@ struct exchange_events {
 struct exchange_origin {
 	const struct conf_listen *listen;
 	struct forward_client client;
-	uint64_t begun_us; /* monotonic: the first byte came */
+	const char *tls_version; /* a literal, for the log; NULL: plain */
+	uint64_t begun_us;       /* monotonic: the first byte came */
 	int64_t begun_wall_us;
 };
 

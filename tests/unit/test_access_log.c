@@ -61,6 +61,7 @@ static struct access_record plain_record(const struct head *request)
 		.client = SLICE("192.0.2.7"),
 		.peer = SLICE("10.0.0.1"),
 		.listen = "main",
+		.tls = "TLSv1.3",
 		.pool = "shop",
 		.worker_pid = 4711,
 		.status = 200,
@@ -83,7 +84,7 @@ static void a_request_in_each_format(void **state UNUSED)
 		                     " \"http://r/\" \"curl/7\"\n"),
 		[ACCESS_JSON] =
 		    ("{\"time\":\"2026-11-23T01:20:21.000042Z\",\"id\":\"67f0c1d2-1\",\"client\":\"192.0.2.7\",\"peer\":\"10.0.0.1\","
-		     "\"listen\":\"main\",\"method\":\"GET\",\"target\":\"/a?b=c\",\"host\":\"example.org:8000\","
+		     "\"listen\":\"main\",\"tls\":\"TLSv1.3\",\"method\":\"GET\",\"target\":\"/a?b=c\",\"host\":\"example.org:8000\","
 		     "\"protocol\":\"HTTP/1.1\",\"status\":200,\"request_bytes\":12,\"response_bytes\":34567,"
 		     "\"receive_ms\":0.001,\"queue_ms\":0.020,\"hold_ms\":12.345,\"drain_ms\":2000.000,"
 		     "\"total_ms\":18446744073709551.614,\"attempts\":1,\"pool\":\"shop\",\"worker\":4711,"
@@ -111,13 +112,14 @@ static void a_refusal_of_what_was_not_understood(void **state UNUSED)
 {
 	static const char *const expected[] = {
 		[ACCESS_COMBINED] = ("192.0.2.7 - - [23/Nov/2026:01:20:21 +0000] \"GE\\x00T \\x22/\\xFF\" 400 0 \"-\" \"-\"\n"),
-		[ACCESS_JSON] = ("{\"time\":\"2026-11-23T01:20:21.000042Z\",\"id\":null,\"client\":\"192.0.2.7\",\"peer\":null,"
-		                 "\"listen\":null,\"method\":null,\"target\":\"GE\\u0000T \\\"/\\u00ff\",\"host\":null,"
-		                 "\"protocol\":null,\"status\":400,\"request_bytes\":0,\"response_bytes\":0,"
-		                 "\"receive_ms\":null,\"queue_ms\":null,\"hold_ms\":null,\"drain_ms\":null,"
-		                 "\"total_ms\":1.000,\"attempts\":0,\"pool\":null,\"worker\":null,"
-		                 "\"request_spooled\":false,\"response_spooled\":false,\"eof\":false,\"cut\":true,"
-		                 "\"reason\":\"bad \\\"byte\\\"\",\"referer\":null,\"user_agent\":null}\n"),
+		[ACCESS_JSON] =
+		    ("{\"time\":\"2026-11-23T01:20:21.000042Z\",\"id\":null,\"client\":\"192.0.2.7\",\"peer\":null,"
+		     "\"listen\":null,\"tls\":null,\"method\":null,\"target\":\"GE\\u0000T \\\"/\\u00ff\",\"host\":null,"
+		     "\"protocol\":null,\"status\":400,\"request_bytes\":0,\"response_bytes\":0,"
+		     "\"receive_ms\":null,\"queue_ms\":null,\"hold_ms\":null,\"drain_ms\":null,"
+		     "\"total_ms\":1.000,\"attempts\":0,\"pool\":null,\"worker\":null,"
+		     "\"request_spooled\":false,\"response_spooled\":false,\"eof\":false,\"cut\":true,"
+		     "\"reason\":\"bad \\\"byte\\\"\",\"referer\":null,\"user_agent\":null}\n"),
 		[ACCESS_TIMING] = ("2026-11-23T01:20:21.000042Z - 192.0.2.7 \"GE\\x00T \\x22/\\xFF\" 400 0 receive=- queue=-"
 		                   " hold=- drain=- total=1.000 pool=- worker=- reason=\"bad \\x22byte\\x22\"\n"),
 	};
