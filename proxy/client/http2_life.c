@@ -273,13 +273,14 @@ static void pending_free(struct http2_client *c)
 void http2_close(struct http2_client *c, const char *why)
 {
 	struct context *cx = c->cx;
-	struct http2_stream *s;
 
 	if (c->pending_len > 0)
 		stream_cut(&c->stream); /* what is out ends within a frame */
 	streams_leave(c, why);
-	while ((s = c->streams.next) != &c->streams)
+	for (struct http2_stream *s = c->streams.next, *next; s != &c->streams; s = next) {
+		next = s->next;
 		stream_free(s);
+	}
 	pending_free(c);
 	if (c->block)
 		loop_block_give(cx->loop, c->block);
