@@ -332,3 +332,18 @@ def test_a_drain_ends_what_rests_and_serves_what_works(work):
     assert site.wait() == 0
 
 
+
+
+def test_a_client_that_stops_reading_is_cut(work):
+    """Its socket is full of records, and sealed ones wait behind: they are no sign of life."""
+    backend = work.backend()
+    site = secure_site(work, {"socket": backend.name, "slots": 1}, listen={"min_rate": "1K", "min_rate_grace": "1s"})
+    size = 32 * MB
+    backend.next(answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + pattern(size)))
+    with site.secure(rcvbuf=65536) as c:
+        c.send(message("GET", "/"))
+        (entry,) = site.wait_access(lambda e: e["target"] == "/")
+        assert (entry["reason"], entry["cut"]) == ("min_rate", True)
+        with pytest.raises(Cut) as cut:
+            c.response()
+        assert cut.value.how in ("truncated", "reset")
