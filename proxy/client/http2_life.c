@@ -324,6 +324,7 @@ void http2_linger(struct http2_client *c)
 
 	if (err == -EAGAIN) {
 		c->stuck = true;
+		http2_settle(c);
 		return;
 	}
 	if (err || c->peer_closed) {

@@ -55,6 +55,7 @@ struct http2_stream {
 	int32_t id;
 	uint8_t reading; /* enum http2_reading */
 	bool has_length, connects;
+	bool of_head;    /* its method is HEAD, also if it was refused */
 	bool responding; /* the response's head was handed to the library */
 	bool sending;    /* its body is the library's to ask for; not if it waits for us */
 	bool over;       /* all of the response is in frames */

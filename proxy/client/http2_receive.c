@@ -224,6 +224,7 @@ static void request_came(struct http2_stream *s, bool ended)
 	struct http2_request r;
 
 	c->requests++;
+	s->of_head = c->fields.head.method == METHOD_HEAD;
 	switch (http2_fields_end(&c->fields, ended, make_key(&c->fields, key), &r)) {
 	case HTTP2_FIELDS_OK:
 		begin_request(s, &r, ended);

@@ -14,7 +14,7 @@
 /* No content in the response, whatever its head says (RFC 9110, 6.4.1). */
 static bool without_content(const struct http2_stream *s, unsigned status)
 {
-	return exchange_head(s->exchange)->method == METHOD_HEAD || status < 200 || status == 204 || status == 304;
+	return s->of_head || status < 200 || status == 204 || status == 304;
 }
 
 static nghttp2_nv pair(struct slice name, struct slice value)
@@ -207,6 +207,10 @@ static void http2_upgraded(void *ctx)
 
 	http2_read_enter(s, HTTP2_TUNNEL);
 	http2_answer(s);
+	if (!s->exchange || s->closed || nghttp2_session_get_stream_remote_close(s->client->session, s->id) != 1)
+		return;
+	http2_read_enter(s, HTTP2_HELD); /* it has said all before the tunnel was open */
+	exchange_received(s->exchange);
 }
 
 static void http2_response_cut(void *ctx)

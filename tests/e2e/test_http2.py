@@ -87,6 +87,14 @@ def test_content_of_unknown_length_gets_one_and_trailers_are_dropped(site):
     assert seen.get("X-Sum") is None and seen.get("Transfer-Encoding") is None
 
 
+def test_a_refused_head_request_gets_no_content(site):
+    with H2Client(site.address) as c:
+        s = c.request("/", method="HEAD", headers=[("expect", "something")])
+        assert c.answer(s) == 417 and c.bodies[s] == b""
+        s = c.request("/", headers=[("expect", "something")])
+        assert c.answer(s) == 417 and c.bodies[s] != b""
+
+
 def test_early_hints_are_passed_on(site):
     site.backend.next(answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK))
     with H2Client(site.address) as c:
@@ -273,10 +281,10 @@ def test_an_answer_that_is_not_taken_is_reset_alone(work):
 
 # WebSockets (RFC 8441)
 
-def connect(c, path="/"):
+def connect(c, path="/", end=False):
     c.until(lambda: c.h2.remote_settings.enable_connect_protocol, "ENABLE_CONNECT_PROTOCOL")
     return c.request(path, method="CONNECT", pseudo=[(":protocol", "websocket")], headers=[("sec-websocket-version", "13")],
-                     end=False)
+                     end=end)
 
 
 def frame(text, opcode=1):
@@ -297,6 +305,23 @@ def test_a_websocket_by_extended_connect(work):
             assert c.bodies[s] == bytes([0x81, len(text)]) + text
         c.send(s, frame(struct.pack(">H", 1000), opcode=8))
         c.until(lambda: s in c.whole, "the tunnel's end")
+
+
+def test_a_tunnel_whose_client_says_nothing_more(work):
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, "slots": 1, "streams": 1}, listen={"http2": "on"})
+
+    def handler(conn):
+        conn.request()
+        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+        assert conn.to_end() == b""
+        conn.send(b"bye")
+
+    backend.next(handler)
+    with H2Client(site.address) as c:
+        s = connect(c, end=True)
+        assert c.answer(s) == 200 and c.bodies[s] == b"bye"
+        assert c.ask() == 200
 
 
 def test_a_worker_that_does_not_change_protocols_opens_no_tunnel(site):
