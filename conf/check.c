@@ -231,7 +231,7 @@ static bool same_value(const struct option *o, const struct conf_tls *a, const s
 }
 
 /* A name that asks for client certificates beside one that does not could be reached through the other's door. */
-static void check_agreement(struct check *c, const struct section *listen, const struct section *first, const struct section *s)
+static void check_agreement(struct check *c, const struct section *first, const struct section *s)
 {
 	const struct conf_tls *a = &c->conf->tls[first->index], *b = &c->conf->tls[s->index];
 
@@ -240,7 +240,7 @@ static void check_agreement(struct check *c, const struct section *listen, const
 
 		if (section_said(s, name) && !same_value(option_find(SECTION_TLS, slice_str(name)), a, b))
 			errors_add(c->errors, place_of(s, name), FOUND("another value"), NOTHING,
-			    "what [tls %s], the first of [listen %s], has", a->name, c->conf->listens[listen->index].name);
+			    "what the listener's first, [tls NAME] in line %u, has", place_of(first, NULL).line);
 	}
 }
 
@@ -255,7 +255,7 @@ static void check_listen_tls(struct check *c, const struct section *s)
 		if (!of)
 			refuse_tls(c, s, &l->tls[i]);
 		else if (first)
-			check_agreement(c, s, first, of);
+			check_agreement(c, first, of);
 		if (i == 0)
 			first = of;
 	}

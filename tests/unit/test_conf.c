@@ -202,19 +202,22 @@ static const struct {
 	{ false, SLICE_INIT(TLS_M "[listen x]\naddress = [::]:1\ntls = mian\n[tls main]\ncertificate = /c\nkey = /k\n"),
 	    "f:13: listen x.tls: found \"mian\", expected the name of a [tls NAME]; did you mean \"main\"?\n" },
 	{ false, SLICE_INIT(TLS_M TLS_N "client_verify = optional\nclient_ca = /a\n" LISTEN_TLS),
-	    "f:14: tls n.client_verify: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:15: tls n.client_ca: found another value, expected what [tls m], the first of [listen x], has\n" },
+	    "f:14: tls n.client_verify: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:15: tls n.client_ca: found another value, expected what the listener's first, [tls NAME] in line 8, has\n" },
 	{ false, SLICE_INIT(TLS_M "client_verify = require\nclient_ca = /a\n" TLS_N "client_verify = off\n" LISTEN_TLS),
-	    "f:16: tls n.client_verify: found another value, expected what [tls m], the first of [listen x], has\n" },
+	    "f:16: tls n.client_verify: found another value, expected what the listener's first, [tls NAME] in line 8, has\n" },
+	{ false, SLICE_INIT(TLS_M TLS_N "profile = modern\n[listen \xff]\naddress = [::]:1\ntls = m\ntls = n\n"),
+	    "f:14: tls n.profile: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:15: listen \\xff: found \"\\xff\", expected a name of at most 64 letters, digits, \"_\", \"-\" and \".\"\n" },
 	{ false,
 	    SLICE_INIT(TLS_M TLS_N "ticket_key_file = /a\nsession_tickets = off\nsession_cache = 5\n"
 	                           "session_timeout = 5\ncurves = X25519\nprofile = modern\n" LISTEN_TLS),
-	    "f:14: tls n.ticket_key_file: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:15: tls n.session_tickets: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:16: tls n.session_cache: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:17: tls n.session_timeout: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:18: tls n.curves: found another value, expected what [tls m], the first of [listen x], has\n"
-	    "f:19: tls n.profile: found another value, expected what [tls m], the first of [listen x], has\n" },
+	    "f:14: tls n.ticket_key_file: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:15: tls n.session_tickets: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:16: tls n.session_cache: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:17: tls n.session_timeout: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:18: tls n.curves: found another value, expected what the listener's first, [tls NAME] in line 8, has\n"
+	    "f:19: tls n.profile: found another value, expected what the listener's first, [tls NAME] in line 8, has\n" },
 	/* pools */
 	{ false, SLICE_INIT("[pool x]\n"),
 	    "f:8: pool x: found neither socket nor app, expected one of the two: who serves this pool\n" },
