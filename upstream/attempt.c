@@ -23,7 +23,7 @@
 #define PEEKED_BYTES     (16u << 10) /* of answers read in place that may lie in a link */
 /*
  * And so many: a worker's socket (208K, if nobody has changed it) counts 768 bytes or more for each piece that it was given, and when
- * those are all of it the worker waits for room, and its answer with it.
+ * those are all of it the worker waits for room. How many pieces an answer has, nobody tells: what is left is found by still_unread().
  */
 #define PEEKED_ANSWERS 16
 #define QUIET_US       1000 /* after a look at a link, it is not looked at again */
@@ -290,17 +290,20 @@ static void attempt_sent_all(struct attempt *a)
 	if (a->state != STATE_SENDING)
 		return;
 	attempt_enter(a, STATE_WAITING);
-	/* With a body under way, what lies unread may be that. */
-	if (is_unix(a) && !a->link->pinned && a->sender.body_sent == 0)
+	if (is_unix(a) && !a->link->pinned)
 		loop_timer_set(a->loop, &a->unread, POOL_OVERSTATED_MS);
 }
 
-/* A worker that was free would have read the head long ago. */
+/* A worker that was free would have read the head long ago; and one that has, may be waiting for room to answer. */
 static void still_unread(struct timer *t)
 {
 	struct attempt *a = CONTAINER_OF(t, struct attempt, unread);
 
-	if (a->got_byte || !head_unread(a) || !pool_overstated(a->slot->pool))
+	if (a->got_byte)
+		return;
+	link_take_out(a->link);
+	/* With a body under way, what lies unread may be that. */
+	if (a->sender.body_sent > 0 || !head_unread(a) || !pool_overstated(a->slot->pool))
 		return;
 	log_warning(
 	    "pool=%s socket=%s slots=%u what=\"a request lies unread in the socket: the server has fewer workers than slots\"",
@@ -319,7 +322,8 @@ static void attempt_send(struct attempt *a)
 		if (step == SENDER_ENDED && a->body_held && send_on_after_head(a))
 			step = SENDER_ON;
 	}
-	if (a->link->peeked > PEEKED_BYTES || a->link->peeked_answers >= PEEKED_ANSWERS)
+	/* Who waits here while the worker waits for room to answer would wait for ever. */
+	if (step != SENDER_ENDED || a->link->peeked > PEEKED_BYTES || a->link->peeked_answers >= PEEKED_ANSWERS)
 		link_take_out(a->link);
 	if (a->request->streams && a->request->body)
 		body_drop(a->request->body, a->sender.cursor.offset);
@@ -633,16 +637,10 @@ static void attempt_event(void *ctx, short what)
 	attempt_settle(a);
 }
 
-/*
- * Nothing has come since the last response: neither its end, of which the edge may be over, nor bytes that nobody asked for.
- */
-static bool link_is_quiet(const struct link *l)
+/* Nothing has come since the last response: its end, of which the edge may be over, or bytes that nobody asked for. */
+static bool was_quiet(const struct link *l)
 {
-	char byte;
-
-	if (l->loop && loop_now_us(l->loop) - l->emptied_us < QUIET_US)
-		return true;
-	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+	return (l->loop && loop_now_us(l->loop) - l->emptied_us < QUIET_US) || link_is_quiet(l);
 }
 
 /* The slot's kept link, or a new one. */
@@ -653,7 +651,7 @@ static int attempt_take_link(struct attempt *a)
 	uint64_t idle_max = attempt_conf(a)->keepalive_idle_ms;
 
 	slot->link = NULL;
-	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !link_is_quiet(kept)))
+	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !was_quiet(kept)))
 		link_free(&kept);
 	if (kept) {
 		if (!kept->loop)

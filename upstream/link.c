@@ -23,7 +23,7 @@ static void link_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 		what |= EV_CLOSED;
 	if (l->event)
 		l->event(l->ctx, what);
-	else
+	else if (!link_is_quiet(l)) /* else the edge of what was read in place since */
 		link_ended_idle(l);
 }
 
@@ -155,6 +155,13 @@ void link_want_write(struct link *l, bool want)
 void link_again(struct link *l, short what)
 {
 	event_active(&l->ev, what, 0);
+}
+
+bool link_is_quiet(const struct link *l)
+{
+	char byte;
+
+	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
 }
 
 ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)

@@ -72,6 +72,9 @@ void link_want_write(struct link *l, bool want);
 /* Tells its user again, from the loop: for one that stopped reading before the end. */
 void link_again(struct link *l, short what);
 
+/* Nothing is there that was not read yet, neither bytes nor the end. Asks the kernel. */
+bool link_is_quiet(const struct link *l);
+
 /* A read of the connection's next bytes, in place (`peeked`) if wanted. Bytes, 0 at the end, or -errno. */
 ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place);
 

@@ -4,6 +4,7 @@ who has gone. Each step waits for the one before it: what two ends do at the sam
 import contextlib
 import fcntl
 import signal
+import socket
 import struct
 import termios
 import threading
@@ -363,3 +364,26 @@ def test_many_short_answers_come_by_one_connection(work, piece):
     with site.connect() as c:
         for _ in range(1000):
             assert c.ask("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("body", [None, b"x", b"x" * 500_000], ids=["no body", "small", "large"])
+def test_a_worker_that_waits_for_room_to_answer_gets_it(work, body):
+    """The answers of before lie in its socket, read in place; its buffer has room for a few of them only."""
+
+    def short_of_room(conn):
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+        while True:
+            try:
+                conn.request()
+            except Cut:
+                return
+            conn.send(OK)
+
+    backend = work.backend(short_of_room, keeps=False)
+    site = work.forebay({"socket": backend.name, **KEPT}, forebay=ONE)
+    with site.connect() as c:
+        for _ in range(30):
+            assert c.ask("GET", "/").status == 200
+        for _ in range(3):
+            c.send(message("POST", "/", body=body) if body else message("GET", "/"))
+            assert c.response().status == 200
