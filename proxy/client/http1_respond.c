@@ -153,9 +153,11 @@ static void client_respond(void *ctx)
 	client_watch_stream(c);
 	/*
 	 * Behind what this turn of the loop has to do already, if that is little: workers get their next requests before clients their
-	 * answers, and clients that are woken together cost less than one by one.
+	 * answers, and clients that are woken together cost less than one by one. Not what is still coming: it could be cut by then, and
+	 * the client would not even hear how it began.
 	 */
-	if (event_base_get_num_events(client_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > FEW_EVENTS) {
+	if (!exchange_is_answered(t->exchange) ||
+	    event_base_get_num_events(client_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > FEW_EVENTS) {
 		(void)client_flush(c);
 		return;
 	}

@@ -941,6 +941,11 @@ bool exchange_response_length(const struct exchange *ex, uint64_t *ret)
 	return true;
 }
 
+bool exchange_is_answered(const struct exchange *ex)
+{
+	return ex->response_over;
+}
+
 bool exchange_is_tunnel(const struct exchange *ex)
 {
 	return ex->is_tunnel;

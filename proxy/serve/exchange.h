@@ -67,6 +67,7 @@ struct head *exchange_response(struct exchange *ex);
 struct body *exchange_response_body(struct exchange *ex); /* its whole or growing content, also to HEAD (then not to be sent) */
 /* How long the content is: true and *ret if that is known by now. */
 bool exchange_response_length(const struct exchange *ex, uint64_t *ret);
+bool exchange_is_answered(const struct exchange *ex); /* all of the response is there */
 bool exchange_is_tunnel(const struct exchange *ex);
 bool exchange_is_refused(const struct exchange *ex);
 /* A stream's pace is its worker's; it may be silent for so long. */
