@@ -281,11 +281,12 @@ def test_padding_counts_and_is_given_back(stage):
     with H2(stage.address) as c:
         c.settled()
         c.send(post(1))
-        for _ in range(2 * c.room(1) // 256):
-            c.send_body(1, b"", end=False, padding=255)
+        frames = 2 * c.room(1) // 256
+        for _ in range(frames):
+            c.send_body(1, b"x", end=False, padding=255)
         c.send_body(1, b"hello", padding=3)
         assert c.answer(1).status == 200
-    assert [s.body for s in saw(stage)] == [b"hello"]
+    assert [s.body for s in saw(stage)] == [b"x" * frames + b"hello"]
 
 
 def test_a_goaway_from_the_client_ends_nothing_that_was_begun(stage):
