@@ -104,7 +104,8 @@ bool outlet_has_room(const struct outlet *o, size_t line_bytes)
 {
 	if (o->way == WAY_DATAGRAM)
 		return outlet_is_empty(o);
-	return OUTLET_BYTES - o->end >= line_bytes + 1; /* 1: to end a line that was cut */
+	/* What was all written is staged no more, wherever it ended. 1: to end a line that was cut. */
+	return OUTLET_BYTES - (outlet_is_empty(o) ? 0 : o->end) >= line_bytes + 1;
 }
 
 static void start_stage(struct outlet *o)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "proxy/observe/logger.h"
+#include "proxy/observe/outlet.h"
 
 #define WAIT_MS 60000 /* never waited for where all goes well */
 
@@ -532,6 +533,32 @@ static void threads_write_side_by_side(void **state UNUSED)
 	assert_int_equal(check_crowd(kept) + dropped, ARRAY_LEN(crowd) * CROWD_LINES);
 }
 
+/* However near to its end the last line came: a burst of lines must not be the end of the log. */
+static void a_stage_that_was_full_is_used_anew(void **state UNUSED)
+{
+	static const size_t line_bytes[] = { 100, 500, 1000, LOGGER_LINE_MAX };
+	int fd = memfd_create("log", MFD_CLOEXEC);
+	struct outlet o;
+
+	assert_int_equal(outlet_init(&o), 0);
+	outlet_point(&o, LOGGER_FILE, &fd);
+	for (size_t i = 0; i < ARRAY_LEN(line_bytes); i++)
+		for (int times = 0; times < 3; times++) {
+			assert_true(outlet_has_room(&o, line_bytes[i]));
+			while (outlet_has_room(&o, line_bytes[i])) {
+				char *to = outlet_room(&o);
+
+				memset(to, 'x', line_bytes[i]);
+				to[line_bytes[i] - 1] = '\n';
+				outlet_add(&o, LOG_LEVEL_INFO, line_bytes[i]);
+			}
+			assert_true(outlet_flush(&o));
+			assert_true(outlet_is_empty(&o));
+		}
+	assert_int_equal(outlet_lost(&o), 0);
+	outlet_done(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -549,6 +576,7 @@ int main(void)
 		cmocka_unit_test(syslog_gets_a_datagram_for_each_line),
 		cmocka_unit_test(a_syslog_started_anew_is_found_again),
 		cmocka_unit_test(a_stream_socket_is_never_waited_for),
+		cmocka_unit_test(a_stage_that_was_full_is_used_anew),
 		cmocka_unit_test(threads_write_side_by_side),
 	};
 
