@@ -12,7 +12,7 @@
 #define LIMITS_CONNECTION_BYTES 4096         /* of memory_limit that a connection must find, whatever it does */
 #define LIMITS_CONNECTIONS_MIN  16
 #define LIMITS_OWN_FILES_MAX    1024
-#define LIMITS_LOG_RING_BYTES   (256u << 10)
+#define LIMITS_LOG_RING_BYTES   (1u << 20) /* a thousand clients that leave at once, each with a line of 1K */
 
 /* What there is. */
 struct limits_have {
