@@ -33,11 +33,10 @@ struct link {
 	 * nothing: the kernel tells of free room whoever waits. So short answers are read in place, and taken out several at once behind a
 	 * request, which wakes the worker anyhow.
 	 */
-	uint32_t peeked; /* bytes that were read and still lie in the socket */
-	uint32_t
-	    peeked_answers; /* in so many reads: the least that the kernel holds for one is far more than a short answer has */
-	bool peeks;         /* the next answer is read so */
-	bool can_peek;      /* SO_PEEK_OFF is set: a look at what comes looks behind what was peeked */
+	uint32_t peeked;         /* bytes that were read and still lie in the socket */
+	uint32_t peeked_answers; /* in so many reads: what an answer takes up there may be far more than its bytes */
+	bool peeks;              /* the next answer is read so */
+	bool can_peek;           /* SO_PEEK_OFF is set: a look at what comes looks behind what was peeked */
 	bool want_write;
 	bool pinned;                     /* an own worker's slot socket: not to be replaced by a new connect */
 	bool used;                       /* served a request before */

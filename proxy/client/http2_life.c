@@ -261,7 +261,7 @@ void http2_fail(struct http2_client *c, uint32_t code, const char *why)
 	http2_kick(c);
 }
 
-static void pending_free(struct http2_client *c)
+void http2_pending_free(struct http2_client *c)
 {
 	if (c->pending)
 		lease_give(&http2_loop(c)->lease, c->pending_len);
@@ -281,7 +281,7 @@ void http2_close(struct http2_client *c, const char *why)
 		next = s->next;
 		stream_free(s);
 	}
-	pending_free(c);
+	http2_pending_free(c);
 	if (c->block)
 		loop_block_give(cx->loop, c->block);
 	http2_fields_done(&c->fields);

@@ -145,6 +145,9 @@ void http2_kick(struct http2_client *c);
 /* Sends it away: every stream ends, GOAWAY says why, and so does one line of the log. */
 void http2_fail(struct http2_client *c, uint32_t code, const char *why);
 
+/* Forgets the frames that the socket did not take, or has now. */
+void http2_pending_free(struct http2_client *c);
+
 /* No more streams, in good order. */
 void http2_notice(struct http2_client *c);
 void http2_last(struct http2_client *c);

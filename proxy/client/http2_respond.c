@@ -330,14 +330,6 @@ int http2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame UNUSED
 
 /* ---- frames to the socket ---- */
 
-static void pending_done(struct http2_client *c)
-{
-	lease_give(&http2_loop(c)->lease, c->pending_len);
-	free(c->pending);
-	c->pending = NULL;
-	c->pending_len = c->pending_sent = 0;
-}
-
 /* What of `bytes` the socket takes, or -errno. */
 static ssize_t push(struct http2_client *c, struct slice bytes)
 {
@@ -373,7 +365,7 @@ static int push_pending(struct http2_client *c)
 		return (int)got;
 	c->pending_sent += (size_t)got;
 	if (c->pending_sent == c->pending_len)
-		pending_done(c);
+		http2_pending_free(c);
 	return 0;
 }
 

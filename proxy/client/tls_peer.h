@@ -8,16 +8,9 @@
 
 #include <openssl/types.h>
 
-#define TLS_PEER_NAME_MAX 2048 /* bytes of a subject or an issuer; a longer one is no SUCCESS */
+#include "proxy/serve/forward.h"
 
-/* Of a client that was asked for a certificate. Texts live as long as the SSL. */
-struct tls_peer {
-	const char *verify;      /* "SUCCESS", "NONE", "FAILED:reason" */
-	const char *subject;     /* as RFC 2253 writes it, with SUCCESS only; else "" */
-	const char *issuer;      /* the same */
-	const char *serial;      /* hexadecimal, with SUCCESS only; else "" */
-	const char *fingerprint; /* SHA-256, lower-case hexadecimal, with SUCCESS only; else "" */
-};
+#define TLS_PEER_NAME_MAX 2048 /* bytes of a subject or an issuer; a longer one is no SUCCESS */
 
 /* Of a finished handshake. NULL without memory. */
 struct tls_peer *tls_peer_new(const SSL *ssl);

@@ -3,7 +3,6 @@
 #include "core/buf.h"
 #include "core/fields.h"
 #include "core/http1.h"
-#include "proxy/client/tls_peer.h"
 #include "proxy/serve/request_id.h"
 
 #define TEXT_MAX     (1u << 20) /* bytes of one composed value */

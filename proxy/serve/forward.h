@@ -23,7 +23,14 @@
 
 #define FORWARD_OPTIONS_MAX 64 /* elements of Connection in a request */
 
-struct tls_peer; /* proxy/client/tls_peer.h */
+/* Of a client that was asked for a certificate. Texts are borrowed. */
+struct tls_peer {
+	const char *verify;      /* "SUCCESS", "NONE", "FAILED:reason" */
+	const char *subject;     /* as RFC 2253 writes it, with SUCCESS only; else "" */
+	const char *issuer;      /* the same */
+	const char *serial;      /* hexadecimal, with SUCCESS only; else "" */
+	const char *fingerprint; /* SHA-256, lower-case hexadecimal, with SUCCESS only; else "" */
+};
 
 /* Who is at the other end of the connection, and where it came in. Texts are borrowed. */
 struct forward_client {
