@@ -68,12 +68,13 @@ static void must_be_the_fields_of(const struct head *built, const struct head *p
 {
 	must(built->field_count == parsed->field_count);
 	for (unsigned i = 0; i < built->field_count; i++)
-		must(slice_eq(head_name(built, i), head_name(parsed, i)) && slice_eq(head_value(built, i), head_value(parsed, i)) &&
-		     built->fields[i].id == parsed->fields[i].id);
+		must(slice_eq(head_name(built, i), head_name(parsed, i)) &&
+		     slice_eq(head_value(built, i), head_value(parsed, i)) && built->fields[i].id == parsed->fields[i].id);
 }
 
 /* Built as bytes, and these parsed: *ret is what the other side sees. What the request's builder says if it refuses. */
-static int forward_request(const struct head *in, const struct forward_request *r, struct head *ret, struct http1_message *ret_m)
+static int forward_request(
+    const struct head *in, const struct forward_request *r, struct head *ret, struct http1_message *ret_m)
 {
 	struct head built;
 	struct buf text;
@@ -94,8 +95,8 @@ static int forward_request(const struct head *in, const struct forward_request *
 	return err;
 }
 
-static void forward_response(const struct head *in, const struct forward_response *f, enum method method, struct head *ret,
-    struct http1_message *ret_m)
+static void forward_response(
+    const struct head *in, const struct forward_response *f, enum method method, struct head *ret, struct http1_message *ret_m)
 {
 	struct head built;
 	struct buf text;
