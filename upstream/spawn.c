@@ -101,8 +101,8 @@ static _Noreturn void child(const struct spawn_plan *plan, pid_t parent)
 	const char *step = set_up(plan, parent);
 
 	if (!step) {
-		execve("/proc/self/exe", (char *const *)(uintptr_t)plan->argv, (char *const *)(uintptr_t)plan->envp);
-		step = "exec of /proc/self/exe";
+		step = plan->program ? plan->program : "/proc/self/exe";
+		execve(step, (char *const *)(uintptr_t)plan->argv, (char *const *)(uintptr_t)plan->envp);
 	}
 	(void)dprintf(STDERR_FILENO, "forebay: this process could not be set up: %s: %s\n", step, strerror(errno));
 	_exit(EXIT_NOT_SET_UP);

@@ -30,6 +30,7 @@ struct spawn_plan {
 	size_t fd_count;         /* at least 3 */
 	const struct spawn_user *user; /* NULL: as the parent */
 	const char *directory;         /* NULL: "/" */
+	const char *program;           /* NULL: the one that runs */
 };
 
 /* 0, -ENOENT for an unknown name, -E2BIG for more groups than fit, or -errno. */

@@ -1,6 +1,7 @@
 #include "upstream/supervisor.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "core/fdpass.h"
 #include "core/log.h"
 #include "upstream/output.h"
+#include "upstream/program.h"
 #include "upstream/spawn.h"
 
 #define BACKOFF_FIRST_MS    100
@@ -73,6 +75,7 @@ struct supervisor {
 	void *ctx;
 	struct spawn_user user;
 	bool has_user;
+	char program[PATH_MAX]; /* what workers are; "": this one */
 	bool front_there, stopping, started, crash_loop_said;
 	int started_fd;
 	struct event *timer;
@@ -411,13 +414,14 @@ static int spawn_worker(struct worker *w, const struct worker_pipes *p)
 	struct supervisor *s = w->supervisor;
 	const struct conf_pool *conf = s->conf;
 	char title[96], threads[16], first[16], requests[24];
-	const char *argv[] = { title, "worker", "demo", conf->app_target ? conf->app_target : "", threads, first, requests,
-		NULL };
+	const char *argv[] = { title, "worker", conf->app == APP_WSGI ? "wsgi" : "demo",
+		conf->app_target ? conf->app_target : "", threads, first, requests, NULL };
 	struct spawn_plan plan = { .argv = argv,
 		.fds = { -1, p->output[1], p->output[1], p->control[1], s->started_fd },
 		.fd_count = WORKER_FD_COUNT,
 		.user = s->has_user ? &s->user : NULL,
-		.directory = conf->directory };
+		.directory = conf->directory,
+		.program = s->program[0] ? s->program : NULL };
 	size_t own;
 	const char **envp = make_environment(s, &own);
 	int err;
@@ -654,7 +658,12 @@ static int check_pool(struct supervisor *s)
 {
 	struct stat st;
 
-	if (s->conf->app != APP_DEMO) {
+	if (s->conf->app == APP_WSGI && program_find(PROGRAM_WSGI, s->program, sizeof(s->program)) != 0) {
+		log_error("pool=%s program=%s what=\"WSGI applications are not built in: there is no such program\"",
+		    s->conf->name, s->program);
+		return -ENOENT;
+	}
+	if (s->conf->app != APP_DEMO && s->conf->app != APP_WSGI) {
 		log_error("pool=%s what=\"this kind of app is not built in\"", s->conf->name);
 		return -ENOTSUP;
 	}

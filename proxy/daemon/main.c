@@ -19,6 +19,7 @@
 #include "proxy/daemon/master.h"
 #include "proxy/daemon/run.h"
 #include "proxy/daemon/sandbox.h"
+#include "upstream/worker/demo.h"
 #include "upstream/worker/runtime.h"
 
 #define DEFAULT_FILE FOREBAY_SYSCONFDIR "/forebay/forebay.ini"
@@ -239,7 +240,7 @@ int main(int argc, char **argv)
 		return front_main();
 	if (argc > 1 && strcmp(argv[1], "worker") == 0) {
 		sandbox_worker();
-		return worker_main(argc, argv);
+		return worker_main(argc, argv, demo_apps);
 	}
 	if (!open_standard())
 		return EXIT_FAILURE;

@@ -20,6 +20,7 @@
 #include "upstream/output.h"
 #include "upstream/spawn.h"
 #include "upstream/supervisor.h"
+#include "upstream/worker/demo.h"
 #include "upstream/worker/runtime.h"
 #include "upstream/worker/wire.h"
 
@@ -916,7 +917,7 @@ static void a_worker_started_by_hand_refuses(void **state)
 			(void)dup2(open("/dev/null", O_RDWR), STDERR_FILENO);
 			while (calls[i][argc])
 				argc++;
-			_exit(worker_main(argc, (char **)(uintptr_t)calls[i]));
+			_exit(worker_main(argc, (char **)(uintptr_t)calls[i], demo_apps));
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		if (!WIFEXITED(status) || WEXITSTATUS(status) != 2)
@@ -953,7 +954,7 @@ int main(int argc, char **argv)
 	};
 
 	if (argc > 1 && strcmp(argv[1], "worker") == 0)
-		return worker_main(argc, argv);
+		return worker_main(argc, argv, demo_apps);
 	alarm(120); /* a hang is a failure */
 	log_setup("test", LOG_LEVEL_INFO, log_here, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);

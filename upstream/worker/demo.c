@@ -405,3 +405,4 @@ static void demo_serve(void *ctx, struct worker_request *r)
 }
 
 const struct worker_app demo_app = { .name = "demo", .load = demo_load, .serve = demo_serve, .unload = demo_unload };
+const struct worker_app *const demo_apps[] = { &demo_app, NULL };

@@ -15,7 +15,6 @@
 
 #include "core/fdpass.h"
 #include "core/log.h"
-#include "upstream/worker/demo.h"
 #include "upstream/worker/talk.h"
 
 struct runtime;
@@ -372,24 +371,23 @@ int runtime_run(const struct runtime_plan *plan)
 
 /* The process. */
 
-static const struct worker_app *const apps[] = { &demo_app };
-
-static const struct worker_app *find_app(const char *name)
+static const struct worker_app *find_app(const struct worker_app *const *apps, const char *name)
 {
-	for (size_t i = 0; i < ARRAY_LEN(apps); i++)
-		if (strcmp(apps[i]->name, name) == 0)
-			return apps[i];
+	for (; *apps; apps++)
+		if (strcmp((*apps)->name, name) == 0)
+			return *apps;
 	return NULL;
 }
 
 /* forebay worker APP TARGET THREADS FIRST_SLOT MAX_REQUESTS */
-static bool read_arguments(int argc, char **argv, struct runtime_plan *plan, uint64_t *ret_first_slot)
+static bool read_arguments(
+    int argc, char **argv, const struct worker_app *const *apps, struct runtime_plan *plan, uint64_t *ret_first_slot)
 {
 	uint64_t threads;
 
 	if (argc != 7)
 		return false;
-	plan->app = find_app(argv[2]);
+	plan->app = find_app(apps, argv[2]);
 	plan->target = argv[3];
 	if (!plan->app || !slice_to_u64(slice_str(argv[4]), &threads) || threads < 1 || threads > RUNTIME_THREADS_MAX)
 		return false;
@@ -420,14 +418,14 @@ static bool is_control_socket(int fd)
 	       fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
 }
 
-int worker_main(int argc, char **argv)
+int worker_main(int argc, char **argv, const struct worker_app *const *apps)
 {
 	struct runtime_plan plan = { .control = WORKER_FD_CONTROL };
 	uint64_t first_slot;
 	int err;
 
 	(void)prctl(PR_SET_NAME, "forebay-worker");
-	if (!read_arguments(argc, argv, &plan, &first_slot) || !is_control_socket(WORKER_FD_CONTROL)) {
+	if (!read_arguments(argc, argv, apps, &plan, &first_slot) || !is_control_socket(WORKER_FD_CONTROL)) {
 		fputs("forebay: 'worker' is how forebay starts its own workers; it is of no use by hand.\n", stderr);
 		return 2;
 	}

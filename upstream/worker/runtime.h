@@ -37,7 +37,7 @@ struct runtime_plan {
  */
 MUST_USE int runtime_run(const struct runtime_plan *plan);
 
-/* main() of a worker: argv is what supervisor.c wrote. Returns the exit status. */
-int worker_main(int argc, char **argv);
+/* main() of a worker: argv is what supervisor.c wrote, and names one of the apps (the list ends in NULL). Returns the exit status. */
+int worker_main(int argc, char **argv, const struct worker_app *const *apps);
 
 #endif
