@@ -4,7 +4,7 @@ command -v mandoc >/dev/null || exit 77
 page=man/forebay.ini.5
 
 # Pages of other packages, and our own, need not be installed here.
-found=$(mandoc -T lint "${srcdir:-.}/man/forebay.8" "$page" 2>&1 |
+found=$(mandoc -T lint "${srcdir:-.}/man/forebay.8" "${srcdir:-.}/man/forebay-worker.3" "$page" 2>&1 |
 	grep -v -e 'referenced manual not found' -e 'outdated mandoc.db')
 if [ -n "$found" ]; then
 	echo "$found"
