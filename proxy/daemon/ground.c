@@ -65,11 +65,16 @@ static int stay_who_we_are(const struct conf *conf)
 /* A worker could look into a front of the same user. */
 static int check_pool_user(const struct ground *g, const struct conf_pool *p)
 {
-	if (!p->user && g->worker_user) {
+	if (!p->user && p->app == APP_DEMO && g->worker_user) {
 		log_info("[pool %s] user is not set: its workers run as \"%s\"", p->name, g->worker_user);
 	} else if (!p->user) {
-		log_error("[pool %s] user: say which unprivileged user the workers shall run as", p->name);
+		log_error("[pool %s] user: forebay was started by root: say which user the workers shall run as, an unprivileged one "
+		          "that is not the front's (\"%s\")",
+		    p->name, g->user_found.name);
 		return -EINVAL;
+	} else if (uid_of(p->user) == (uid_t)-1) {
+		log_error("[pool %s] user: \"%s\": there is no such user", p->name, p->user);
+		return -ENOENT;
 	} else if (uid_of(p->user) == g->user->uid) {
 		log_error("[pool %s] user: \"%s\" is the front's user; workers need another one", p->name, p->user);
 		return -EINVAL;

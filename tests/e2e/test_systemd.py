@@ -3,6 +3,7 @@ runs: its protocols are spoken by the tests."""
 
 import glob
 import os
+import pwd
 import re
 import select
 import shutil
@@ -13,10 +14,12 @@ import time
 
 import pytest
 
+import certs
 import procs
 from client import ask
-from daemon import FOREBAY, PYTHON, TOP, free_address
+from daemon import FOREBAY, POOL_USER, PYTHON, ROOT, TOP, free_address
 from procs import wait_for
+from secure import SecureClient
 
 UNITS = sorted(glob.glob(os.path.join(TOP, "systemd", "*.service*")) + glob.glob(os.path.join(TOP, "systemd", "*.socket*")))
 analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
@@ -108,7 +111,7 @@ def patched(tmp_path):
 def test_the_units_are_there_and_verify_clean(tmp_path):
     units = patched(tmp_path)
     names = {os.path.basename(u) for u in units}
-    assert {"forebay.service", "forebay.socket"} <= names
+    assert {"forebay.service", "forebay-app.service", "forebay.socket"} <= names
     r = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     ours = [line for line in r.stdout.split("\n") if "forebay" in line]
     assert r.returncode == 0 and not ours, r.stdout
@@ -130,6 +133,38 @@ def test_the_service_says_what_the_daemon_does():
     for line in ("Type=notify", "KillMode=mixed", "User=forebay"):
         assert re.search(rf"^{line}$", text, re.M), line
     assert re.search(r"^WatchdogSec=\d", text, re.M)
+
+
+def app_unit():
+    with open(os.path.join(TOP, "systemd/forebay-app.service.in")) as f:
+        return f.read()
+
+
+def test_the_service_for_applications_has_no_sandbox_that_they_would_inherit():
+    options = re.findall(r"^(\w+)=", app_unit(), re.M)
+    assert "CapabilityBoundingSet" in options and "User" not in options
+    inherited = r"Protect|Private|Restrict|SystemCall|NoNewPrivileges|ReadOnly|Inaccessible|LockPersonality|MemoryDeny|SecureBits|RemoveIPC|Device"
+    assert not [o for o in options if re.match(inherited, o)]
+
+
+@pytest.mark.skipif(not ROOT or not shutil.which("setpriv"), reason="root with setpriv only")
+def test_the_five_capabilities_of_the_service_for_applications_are_enough(work):
+    """The front's and the pool's users are not the master's, the spool is the front's, and a key is nobody's but another's."""
+    capabilities = re.search(r"^CapabilityBoundingSet=(.*)$", app_unit(), re.M).group(1).split()
+    assert len(capabilities) == 5
+    bound = "-all," + ",".join("+" + c.removeprefix("CAP_").lower() for c in capabilities)
+    pair = certs.CA(work.dir).issue("site", ["localhost"])
+    os.chown(pair.key, pwd.getpwnam(POOL_USER).pw_uid, -1)
+    site = work.forebay({"app": "demo", "processes": 1}, listen={"tls": "site"}, more={"tls site": pair.options},
+                        wrap=["setpriv", "--inh-caps=-all", "--bounding-set=" + bound])
+    with SecureClient(site.address) as c:
+        assert c.ask("GET", "/").status == 200
+    worker = wait_for(site.workers, "a worker")[0]
+    with open(f"/proc/{worker}/status") as f:
+        status = dict(line.split(":\t", 1) for line in f)
+    assert int(status["NoNewPrivs"]) == 0 and int(status["Seccomp"]) == 0 and int(status["CapEff"], 16) == 0
+    procs.kill(worker, signal.SIGKILL)
+    wait_for(lambda: site.workers() and site.workers() != [worker], "a new worker")
 
 
 # Sockets
