@@ -50,7 +50,9 @@ struct worker_request {
 	unsigned status, field_count, interim;
 	struct buf fields;
 	bool has_length, no_content;
-	uint64_t left; /* of Content-Length */
+	uint64_t left;  /* of Content-Length */
+	size_t head_at; /* where the final head is in `out`, while none of it was sent */
+	bool head_sent; /* some of it was */
 	struct buf out;
 	int out_fd;     /* rides on the first byte of `out`; -1: none */
 	size_t data_at; /* in `out`: the header of a DATA frame that may still grow */
@@ -220,6 +222,7 @@ static int send_out(struct worker_request *r)
 	if (r->err || r->out.failed)
 		return fail(r, -ENOMEM);
 	err = send_all(r, r->out.ptr, r->out.len);
+	r->head_sent = r->state == ANSWER_CONTENT;
 	buf_clear(&r->out);
 	r->data_at = NO_DATA_FRAME;
 	return err;
@@ -244,6 +247,8 @@ static int put_head(struct worker_request *r)
 
 	if (r->out.len > OUT_BYTES && send_out(r) != 0)
 		return r->err;
+	r->head_at = r->out.len;
+	r->head_sent = false;
 	wire_put_u16(start, (uint16_t)r->status);
 	wire_put_u16(start + 2, (uint16_t)r->field_count);
 	put_header(r, WIRE_HEAD, 0, sizeof(start) + r->fields.len);
@@ -577,6 +582,26 @@ int worker_flush(struct worker_request *r)
 	int err = open_content(r);
 
 	return err || r->out.len == 0 ? err : send_out(r);
+}
+
+int worker_reset(struct worker_request *r)
+{
+	if (r->err)
+		return r->err;
+	if (r->state == ANSWER_CONTENT && r->head_sent)
+		return -EALREADY;
+	if (r->state == ANSWER_CONTENT) {
+		r->out.len = r->head_at;
+		r->data_at = NO_DATA_FRAME;
+		close_fd(&r->out_fd);
+	}
+	if (r->state != ANSWER_NONE)
+		answer_enter(r, ANSWER_NONE);
+	r->status = r->field_count = 0;
+	r->has_length = r->no_content = false;
+	r->left = 0;
+	buf_clear(&r->fields);
+	return 0;
 }
 
 void worker_abort(struct worker_request *r)

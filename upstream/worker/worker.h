@@ -65,6 +65,12 @@ MUST_USE int worker_write_file(struct worker_request *r, int *fd, uint64_t offse
 /* Sends what was collected now. For streams. */
 MUST_USE int worker_flush(struct worker_request *r);
 
+/*
+ * Takes back the status, the fields and the content that were given so far, but for early hints: the response begins anew. -EALREADY: some of it has
+ * been sent.
+ */
+MUST_USE int worker_reset(struct worker_request *r);
+
 /* The response cannot be completed: it is cut, so that nobody takes it for whole. If nothing was sent yet the client hears 502. */
 void worker_abort(struct worker_request *r);
 

@@ -1,0 +1,108 @@
+#include "upstream/worker/wsgi/python.h"
+
+#include "upstream/worker/wsgi/wsgi.h"
+
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "upstream/worker/wsgi/call.h"
+#include "upstream/worker/wsgi/environ.h"
+#include "upstream/worker/wsgi/failure.h"
+#include "upstream/worker/wsgi/file_wrapper.h"
+#include "upstream/worker/wsgi/gone.h"
+#include "upstream/worker/wsgi/input.h"
+#include "upstream/worker/wsgi/interpreter.h"
+#include "upstream/worker/wsgi/lines.h"
+#include "upstream/worker/wsgi/respond.h"
+#include "upstream/worker/wsgi/start.h"
+#include "upstream/worker/wsgi/target.h"
+#include "upstream/worker/wsgi/variables.h"
+
+struct wsgi {
+	PyObject *app;
+	PyThreadState *main; /* the main thread's, while that is not in Python */
+};
+
+/* All that has to be there before the application's code runs. 0, or -1 with an exception. */
+static int set_up(void)
+{
+	struct environ_plan plan = { .multithread = false, .multiprocess = true };
+
+	if (lines_setup(&plan.errors) == -1 || variables_setup() == -1 || gone_setup() == -1 || input_setup() == -1 ||
+	    start_setup() == -1 || respond_setup() == -1)
+		return -1;
+	plan.file_wrapper = file_wrapper_setup();
+	return plan.file_wrapper ? environ_setup(&plan) : -1;
+}
+
+/* 0 or -errno: it was said why. */
+static int load_app(struct wsgi *w, const char *target)
+{
+	if (call_adopt_main() != 0)
+		return -ENOMEM;
+	if (set_up() == -1) {
+		PyErr_Print();
+		return -EIO;
+	}
+	w->app = target_load(target);
+	if (w->app)
+		return 0;
+	failure_log("the application could not be loaded");
+	return -ENOEXEC;
+}
+
+static int wsgi_load(const char *target, void **ret_ctx)
+{
+	struct wsgi *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	err = interpreter_start() ? load_app(w, target) : -EIO;
+	if (err) {
+		free(w); /* the process is about to end, and Python with it */
+		return err;
+	}
+	w->main = PyEval_SaveThread();
+	*ret_ctx = w;
+	return 0;
+}
+
+static void wsgi_unload(void *ctx)
+{
+	struct wsgi *w = ctx;
+
+	PyEval_RestoreThread(w->main);
+	Py_CLEAR(w->app);
+	interpreter_end();
+	free(w);
+}
+
+/* What the application returned, or NULL with an exception. */
+static PyObject *call_app(const struct wsgi *w, struct call *c)
+{
+	PyObject *args[3] = { NULL, environ_new(c), NULL }, *result;
+
+	if (!args[1])
+		return NULL;
+	args[2] = start_begin(c);
+	result = args[2] ? PyObject_Vectorcall(w->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL) : NULL;
+	Py_DECREF(args[1]);
+	return result;
+}
+
+static void wsgi_serve(void *ctx, struct worker_request *r)
+{
+	struct call *c = call_enter_thread();
+
+	if (!c) {
+		log_error("what=\"no memory for a thread's Python state\"");
+		return;
+	}
+	call_begin(c, r);
+	respond(c, call_app(ctx, c));
+	lines_end();
+	call_end(c);
+}
+
+const struct worker_app wsgi_app = { .name = "wsgi", .load = wsgi_load, .serve = wsgi_serve, .unload = wsgi_unload };
