@@ -101,11 +101,12 @@ class Crowd:
         for m in self.members:
             m.sock.close()
 
-    def run(self, done, upto=None, reads=True, deadline=DEADLINE):
-        """Serves all until done(). `upto`: no byte of a request beyond. reads=False: they hear, but take nothing in."""
+    def run(self, done, upto=None, reads=True, progress=lambda: None):
+        """Serves all until done(). `upto`: no byte of a request beyond. reads=False: they hear, but take nothing in. However long it takes,
+        as long as something moves: bytes of theirs, or what progress() says."""
         poll = select.epoll()
         by_fd = {}
-        end = time.monotonic() + deadline
+        end = time.monotonic() + DEADLINE
         for m in self.members:
             if m.end:
                 continue
@@ -113,9 +114,13 @@ class Crowd:
             by_fd[m.sock.fileno()] = (m, limit)
             poll.register(m.sock.fileno(), (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if m.sent < limit else 0))
         try:
+            before = None
             while not done():
-                assert time.monotonic() < end, f"waited {deadline} s in vain; {self.ends()}"
-                for fd, what in poll.poll(0.01, 1024):
+                events, now = poll.poll(0.01, 1024), progress()
+                if events or now != before:
+                    end, before = time.monotonic() + DEADLINE, now
+                assert time.monotonic() < end, f"nothing has moved for {DEADLINE} s; {self.ends()}"
+                for fd, what in events:
                     self.serve(poll, fd, what, reads, *by_fd[fd])
         finally:
             poll.close()
@@ -128,11 +133,6 @@ class Crowd:
                 m.receive()
             if m.end or not reads:
                 poll.unregister(fd)  # what has come stays in the socket
-
-    def widen(self):
-        """Those who were slow on purpose can take in much from now on."""
-        for m in self.members:
-            m.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def sent(self, upto):
         return all(m.end or m.sent >= min(upto, m.whole) for m in self.members)
