@@ -82,25 +82,10 @@ static void client_timer(struct timer *timer)
 static void client_evict(struct crowd_member *m, const char *why)
 {
 	struct http1_client *c = CONTAINER_OF(m, struct http1_client, member);
-	bool waits_for_us = c->reading == READING_HELD;
-	struct slice last = waits_for_us
-	                        ? SLICE("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-	                        : SLICE("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
 
-	if (c->reading == READING_HEAD && !client_turn_new(c)) {
-		client_close(c, why);
-		return;
-	}
-	if (c->turn && !c->turn->responding && c->reading != READING_TUNNEL) {
-		stream_say(&c->stream, last);
-		exchange_refuse(c->turn->exchange, waits_for_us ? 503 : 408, why);
-		client_close(c, why);
-		return;
-	}
-	if (c->turn)
-		client_cut(c, why);
-	else
-		client_close(c, why);
+	if (c->reading == READING_HEAD)
+		(void)client_turn_new(c); /* for the access log */
+	client_turn_away(c, c->reading == READING_HELD ? 503 : 408, why);
 }
 
 static void client_spill(struct crowd_member *m)
@@ -151,6 +136,7 @@ int http1_client_new(struct context *cx, struct arrival *a)
 			lease_give(&cx->loop->lease, sizeof(*c));
 	}
 	if (!c) {
+		stream_say(&a->stream, CLIENT_NO_ROOM);
 		stream_close(&a->stream);
 		return -ENOMEM;
 	}

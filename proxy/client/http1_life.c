@@ -6,6 +6,8 @@
 
 #define LINGER_MS 2000 /* for the peer to take our last words (RFC 9112, 9.6) */
 
+#define TOO_SLOW SLICE("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
 static const unsigned may_follow[] = {
 	[READING_IDLE] = TO(READING_HEAD) | TO(READING_LINGER),
 	[READING_HEAD] = TO(READING_LENGTH) | TO(READING_CHUNKED) | TO(READING_HELD),
@@ -117,6 +119,21 @@ void client_close(struct http1_client *c, const char *why)
 void client_cut(struct http1_client *c, const char *why)
 {
 	stream_cut(&c->stream);
+	client_close(c, why);
+}
+
+void client_turn_away(struct http1_client *c, unsigned status, const char *why)
+{
+	struct turn *t = c->turn;
+
+	if (t && (t->responding || c->reading == READING_TUNNEL)) {
+		client_cut(c, why);
+		return;
+	}
+	if (t || c->reading == READING_HEAD)
+		stream_say(&c->stream, status == 408 ? TOO_SLOW : CLIENT_NO_ROOM);
+	if (t)
+		exchange_refuse(t->exchange, status, why);
 	client_close(c, why);
 }
 

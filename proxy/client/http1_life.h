@@ -71,6 +71,10 @@ struct http1_client {
 	union peer peer;
 };
 
+/* A 503 for who could not be given memory for one of its own. */
+#define CLIENT_NO_ROOM                                                                                                         \
+	SLICE("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
 struct loop *client_loop(const struct http1_client *c);
 uint64_t client_now_ms(const struct http1_client *c);
 
@@ -79,6 +83,12 @@ void client_enter(struct http1_client *c, enum reading next);
 
 /* Closes at once, in any state. Frees c. */
 void client_close(struct http1_client *c, const char *why);
+
+/*
+ * For want of memory, or of time: with a few last words of `status`, 408 or 503, which need no memory, if it has asked for something and has
+ * heard nothing yet. Frees c.
+ */
+void client_turn_away(struct http1_client *c, unsigned status, const char *why);
 
 /* What was sent of a response must not look whole: the peer sees a reset (RFC 9112, 8). Frees c. */
 void client_cut(struct http1_client *c, const char *why);

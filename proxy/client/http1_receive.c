@@ -56,7 +56,7 @@ bool client_refuse(struct http1_client *c, struct slice bytes, unsigned status, 
 	struct slice line = bytes;
 
 	if (!client_turn_new(c)) {
-		client_close(c, "memory_limit");
+		client_turn_away(c, 503, "memory_limit");
 		return false;
 	}
 	(void)slice_cut(&bytes, '\n', &line);
@@ -93,7 +93,7 @@ static bool client_head(struct http1_client *c, struct slice text, unsigned line
 	}
 	if (!client_turn_new(c)) {
 		head_done(&head);
-		client_close(c, "memory_limit");
+		client_turn_away(c, 503, "memory_limit");
 		return false;
 	}
 	c->turn->message = message;
@@ -302,6 +302,14 @@ static bool client_take(struct http1_client *c, struct slice *in)
 	return true;
 }
 
+/* Frees c. */
+static void client_no_room(struct http1_client *c)
+{
+	if (c->reading == READING_HEAD)
+		(void)client_turn_new(c); /* for the access log, if there is room for that */
+	client_turn_away(c, 503, "memory_limit");
+}
+
 /* What was read and not used is kept: at most what one read brings behind a head. False: c was freed. */
 static bool client_keep(struct http1_client *c, struct slice rest)
 {
@@ -312,13 +320,13 @@ static bool client_keep(struct http1_client *c, struct slice rest)
 		return true;
 	}
 	if (!lease_take(&client_loop(c)->lease, rest.len)) {
-		client_close(c, "memory_limit");
+		client_no_room(c);
 		return false;
 	}
 	copy = malloc(rest.len);
 	if (!copy) {
 		lease_give(&client_loop(c)->lease, rest.len);
-		client_close(c, "memory_limit");
+		client_no_room(c);
 		return false;
 	}
 	memcpy(copy, rest.ptr, rest.len);

@@ -8,6 +8,8 @@
 
 #include "proxy/client/tls.h"
 
+#define THROWN_MAX (64u << 10) /* bytes */
+
 void stream_init(struct stream *s, int *fd)
 {
 	*s = (struct stream){ .fd = *fd };
@@ -81,8 +83,18 @@ static ssize_t stream_file(void *ctx, int fd, off_t offset, size_t len)
 
 const struct sender_sink stream_sink = { .pieces = stream_pieces, .file = stream_file };
 
+static void throw_away(struct stream *s)
+{
+	char bytes[4096];
+
+	for (size_t thrown = 0; thrown < THROWN_MAX; thrown += sizeof(bytes))
+		if (recv(s->fd, bytes, sizeof(bytes), MSG_DONTWAIT) <= 0)
+			return;
+}
+
 void stream_say(struct stream *s, struct slice words)
 {
+	throw_away(s);
 	if (s->tls)
 		stream_tls_say(s->tls, words);
 	else

@@ -71,7 +71,10 @@ bool stream_is_quiet(const struct stream *s);
 /* For core/sender; ctx is the stream. After -EAGAIN the next call's bytes begin with the same ones. */
 extern const struct sender_sink stream_sink;
 
-/* A few last words, if there is room for them just now. */
+/*
+ * A few last words before stream_close(), if there is room for them just now. What has come and was not read is thrown away, up to a bound: a
+ * close would be a reset then, which can destroy the words on their way (RFC 9112, 9.6).
+ */
 void stream_say(struct stream *s, struct slice words);
 
 /* Bytes sent that the peer has not acknowledged. Those that wait for the socket to take them are not told as sent. */

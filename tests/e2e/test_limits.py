@@ -1,5 +1,6 @@
 """Every limit is reached: who goes over it hears so, and everybody else is served as before."""
 
+import select
 import socket
 import threading
 
@@ -569,6 +570,28 @@ def test_when_memory_is_full_bodies_go_to_the_spool_and_all_are_served(work):
     finally:
         for c in clients:
             c.close()
+
+
+def test_who_finds_no_room_for_its_head_is_told_so(work):
+    """Heads without an end, more than memory holds."""
+    site = work.forebay({"socket": work.backend().name, "slots": 2}, listen={"head_limit": "64K", "head_timeout": "10m"},
+                        forebay={"memory_limit": "16M", "threads": 1})
+    clients = []
+    try:
+        for _ in range(16 * MB // 30_000 + 50):
+            c = site.connect()
+            clients.append(c)
+            c.try_send(b"GET / HTTP/1.1\r\nX: " + b"x" * 30_000)
+        for _ in range(50):  # at least so many have found none
+            told = wait_for(lambda: [c for c in clients if select.select([c.sock], [], [], 0)[0]], "somebody to be told")[0]
+            clients.remove(told)
+            assert told.response().status in (503, 408)
+            told.close()
+        site.wait_access(lambda e: e["status"] == 503 and e["reason"] == "memory_limit", 1)
+    finally:
+        for c in clients:
+            c.close()
+    wait_for(lambda: site.ask("POST", "/", body=pattern(64 << 10)).status == 200, "room again")
 
 
 def test_when_memory_and_spool_are_full_some_are_refused_and_the_daemon_goes_on(work):
