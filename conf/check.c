@@ -391,6 +391,9 @@ static void check_door(struct check *c, const struct section *s)
 	if (l->redirect_https && l->tls_count > 0)
 		errors_add(c->errors, place_of(s, "redirect_https"), FOUND_QUOTED(SLICE("on")), NOTHING,
 		    "a listener without tls (line %u): there it is https already", section_said(s, "tls"));
+	if (!l->redirect_https && section_said(s, "redirect_https_port"))
+		errors_add(c->errors, place_of(s, "redirect_https_port"), FOUND("redirect_https_port"), NOTHING,
+		    "redirect_https = on with it");
 	if (l->hsts_ms > 0 && l->tls_count == 0)
 		errors_add(c->errors, place_of(s, "hsts"), FOUND("hsts"), NOTHING,
 		    "a listener with tls: browsers take no such word without (RFC 6797, 8.1)");

@@ -77,6 +77,7 @@ struct conf_listen {
 	bool proxy_protocol;
 	char *acme_challenge; /* NULL: none */
 	bool redirect_https;
+	unsigned redirect_https_port;
 	uint64_t hsts_ms; /* 0: off */
 	uint64_t handshake_timeout_ms;
 	uint64_t head_timeout_ms;

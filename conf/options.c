@@ -132,6 +132,8 @@ static const struct option listen_options[] = {
 	    "in it, before any route and before redirect_https. The front's user must be able to read it."),
 	BOOL(LISTEN, redirect_https, "off", RELOAD,
 	    "on: every request is answered 308 with the same host and target at https. For listeners without tls."),
+	UINT(LISTEN, redirect_https_port, 1, 65535, "443", RELOAD, "a TCP port",
+	    "The port that redirect_https sends clients to, as they see it from outside."),
 	TIME(LISTEN, hsts, 0, 3650 * DAY_MS, "0", RELOAD,
 	    "How long browsers shall use https only for this host (Strict-Transport-Security), such as 365d, unless the worker says "
 	    "so itself. 0: forebay says nothing. For listeners with tls."),

@@ -8,6 +8,7 @@
 #include "core/fields.h"
 
 #define LOCATION_MAX (72u << 10) /* bytes: the longest head and what is put before it */
+#define HTTPS_PORT   443         /* stands in no URL (RFC 9110, 4.2.2) */
 
 static void refuse(struct porter_answer *a, const char *reason)
 {
@@ -75,8 +76,8 @@ static bool asks_for_challenge(const struct conf_listen *l, const struct head *h
 	return true;
 }
 
-/* The same host and target, at the usual port. */
-static void redirect(const struct head *h, struct porter_answer *ret)
+/* The same host and target, at the port of https. */
+static void redirect(const struct conf_listen *listen, const struct head *h, struct porter_answer *ret)
 {
 	struct slice host, port, path = head_text(h, h->path);
 
@@ -88,6 +89,8 @@ static void redirect(const struct head *h, struct porter_answer *ret)
 	}
 	buf_add(&ret->location, SLICE("https://"));
 	buf_add(&ret->location, host);
+	if (listen->redirect_https_port != HTTPS_PORT)
+		buf_printf(&ret->location, ":%u", listen->redirect_https_port);
 	buf_add(&ret->location, path.len > 0 && path.ptr[0] == '/' ? path : SLICE("/"));
 	if (h->has_query) {
 		buf_char(&ret->location, '?');
@@ -106,7 +109,7 @@ void porter_ask(const struct conf_listen *listen, bool secure, const struct head
 	if (asks_for_challenge(listen, request, &token))
 		find_challenge(listen->acme_challenge, token, ret);
 	else if (listen->redirect_https && !secure)
-		redirect(request, ret);
+		redirect(listen, request, ret);
 }
 
 void porter_answer_done(struct porter_answer *a)

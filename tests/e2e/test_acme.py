@@ -24,12 +24,13 @@ def stage(shared):
     os.chmod(webroot, 0o755)
     with open(webroot + PATH + TOKEN, "wb") as f:
         f.write(CONTENT)
-    secure = free_address()
+    secure, elsewhere = free_address(), free_address()
     backend = shared.backend()
     site = shared.forebay({"socket": backend.name, "slots": 1}, listen={"acme_challenge": webroot, "redirect_https": "on"}, more={
         "tls main": pair.options,
+        "listen elsewhere": {"address": "%s:%d" % elsewhere, "redirect_https": "on", "redirect_https_port": secure[1]},
         "listen secure": {"address": "%s:%d" % secure, "tls": "main", "hsts": "365d", "acme_challenge": webroot}})
-    site.backend, site.secure, site.webroot = backend, secure, webroot + PATH
+    site.backend, site.secure, site.elsewhere, site.webroot = backend, secure, elsewhere, webroot + PATH
     return site
 
 
@@ -79,6 +80,15 @@ def test_the_rest_is_sent_to_https(stage, method):
         assert (r.status, r.get("Location"), r.keeps) == (308, "https://example.org/shop?id=1&x=%20", True)
         assert c.ask("GET", "/", host="other.example").get("Location") == "https://other.example/"
     assert stage.backend.take() == []
+
+
+def test_https_may_be_at_another_port(stage):
+    with Client(stage.elsewhere) as c:
+        where = c.ask("GET", "/shop", host=stage.secure[0]).get("Location")
+    assert where == "https://%s:%d/shop" % stage.secure
+    with SecureClient(stage.secure) as c:
+        assert c.ask("GET", "/shop").status == 200
+    assert [s.target for s in stage.backend.take()] == ["/shop"]
 
 
 def test_an_upload_is_sent_to_https_unread(stage):

@@ -154,6 +154,10 @@ static const struct {
 	{ false, SLICE_INIT("files = /srv\nredirect = /x\n"),
 	    "f:8: route *.files: found \"files\", expected an option of [route HOST/PATH]\n"
 	    "f:9: route *.redirect: found \"redirect\", expected an option of [route HOST/PATH]\n" },
+	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\nredirect_https_port = 8443\n"),
+	    "f:10: listen x.redirect_https_port: found redirect_https_port, expected redirect_https = on with it\n" },
+	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\nredirect_https = on\nredirect_https_port = 65536\n"),
+	    "f:11: listen x.redirect_https_port: found \"65536\", expected a number of a TCP port from 1 to 65535\n" },
 	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\nhsts = 1d\n"),
 	    "f:10: listen x.hsts: found hsts, expected a listener with tls: browsers take no such word without (RFC 6797, 8.1)\n" },
 	{ false, SLICE_INIT("[listen x]\naddress = [::]:1\ntls = main\nhttp2 = yes\nproxy_protocol = on\n"),
@@ -489,6 +493,7 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_true(l->early_hints);
 	assert_false(l->proxy_protocol);
 	assert_true(l->redirect_https);
+	assert_int_equal(l->redirect_https_port, 8443);
 	assert_int_equal(l->hsts_ms, 0);
 	assert_null(l->acme_challenge);
 	assert_int_equal(c->listens[1].hsts_ms, (uint64_t)365 * 86400 * 1000);
@@ -526,7 +531,7 @@ static void every_option_reaches_its_field(void **state UNUSED)
 	assert_string_equal(r->host, "example.org");
 	assert_string_equal(r->path, "");
 	assert_string_equal(r->pattern, "example.org");
-	assert_int_equal(r->line, 72);
+	assert_int_equal(r->line, 73);
 	assert_ptr_equal(r->pool, p);
 	assert_int_equal(r->body_limit, (uint64_t)2 << 30);
 	assert_int_equal(r->body_memory, 1024);

@@ -39,9 +39,33 @@ static const struct {
 	{ "GET /", NULL, NULL },
 };
 
+static void a_redirection_names_the_port_unless_it_is_the_usual_one(void **state UNUSED)
+{
+	struct conf_listen listen = { .redirect_https = true, .redirect_https_port = 8443 };
+	static const char *const hosts[][2] = {
+		{ "example.org", "https://example.org:8443/a" },
+		{ "example.org:8080", "https://example.org:8443/a" },
+		{ "[2001:db8::1]:80", "https://[2001:db8::1]:8443/a" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(hosts); i++) {
+		struct porter_answer a;
+		struct head h;
+
+		parse("GET /a", hosts[i][0], &h);
+		porter_ask(&listen, false, &h, &a);
+		if (a.status != 308 || !slice_eq(buf_slice(&a.location), slice_str(hosts[i][1])))
+			fail_msg("row %zu: %u %.*s", i, a.status, SLICE_ARG(buf_slice(&a.location)));
+		porter_answer_done(&a);
+		head_done(&h);
+	}
+}
+
 static void a_redirection_keeps_host_and_target(void **state UNUSED)
 {
-	struct conf_listen listen = { .redirect_https = true, .acme_challenge = (char *)"/nonexistent" };
+	struct conf_listen listen = {
+		.redirect_https = true, .redirect_https_port = 443, .acme_challenge = (char *)"/nonexistent"
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(redirections); i++) {
 		struct porter_answer a;
@@ -104,7 +128,7 @@ static int set_up(void **state)
 	assert_int_equal(mkfifo(path, 0600), 0);
 	(void)snprintf(path, sizeof(path), "%s/link", s->challenges);
 	assert_int_equal(symlink("good_Token-1", path), 0);
-	s->listen = (struct conf_listen){ .redirect_https = true, .acme_challenge = s->folder };
+	s->listen = (struct conf_listen){ .redirect_https = true, .redirect_https_port = 443, .acme_challenge = s->folder };
 	*state = s;
 	return 0;
 }
@@ -200,6 +224,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_redirection_keeps_host_and_target),
+		cmocka_unit_test(a_redirection_names_the_port_unless_it_is_the_usual_one),
 		cmocka_unit_test_setup_teardown(a_challenge_is_found_or_not, set_up, tear_down),
 		cmocka_unit_test(hsts_is_said_once_and_over_tls_only),
 	};
