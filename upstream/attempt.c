@@ -79,6 +79,7 @@ struct attempt {
 	bool sent_any, sent_all;
 	bool untouched;   /* nothing was sent */
 	bool given_up;    /* at the time limit */
+	bool misled;      /* the worker closed one half of its link only */
 	bool send_failed; /* the worker does not take any more; it may have answered all the same */
 	bool readable, paused;
 	bool got_byte, got_final, grew, tunnel, is_stream;
@@ -137,7 +138,8 @@ static void attempt_release(struct attempt *a)
 	link_free(&a->link);
 	a->slot->link = NULL;
 	a->slot->home = NULL;
-	if (pinned && a->given_up)
+	/* One that does not keep to the protocol is not used again: neither its link, nor its process. */
+	if (pinned && (a->given_up || a->misled || (a->ended && a->how == ATTEMPT_GARBAGE)))
 		pool_release_given_up(a->slot);
 	else if (pinned)
 		pool_release_lost(a->slot);
@@ -221,6 +223,12 @@ static void attempt_lost(struct attempt *a, int err, const char *why)
 {
 	enum begun begun = a->protocol->begun(a, a->protocol_state);
 
+	/* What it says is final only once nobody reads any more what was sent. */
+	if (begun == BEGUN_NO && !link_is_dead(a->link)) {
+		a->misled = true;
+		attempt_decide(a, ATTEMPT_LOST, "worker closed half of its connection");
+		return;
+	}
 	if (begun == BEGUN_UNKNOWN && !a->got_byte &&
 	    (!a->sent_any || (is_unix(a) && a->sender.body_sent == 0 && err == ECONNRESET)))
 		begun = BEGUN_NO;
@@ -397,6 +405,11 @@ static bool received(struct attempt *a, ssize_t n)
 		attempt_eof(a);
 	else if (n == -EAGAIN)
 		a->readable = false;
+	else if (n == -EMFILE)
+		attempt_decide(a, ATTEMPT_NO_MEMORY, "no descriptor for the answer's file");
+	else if (n == -EPROTO)
+		/* We are the ones who end this: its worker lives, and may begin yet. */
+		attempt_decide(a, ATTEMPT_GARBAGE, "more descriptors than one");
 	else if (n != -EINTR)
 		attempt_lost(a, (int)-n, "worker reset the connection");
 	return false;
@@ -432,9 +445,13 @@ static ssize_t receive(struct attempt *a, struct iovec *iov, int n, bool in_plac
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
 		memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
 	if (msg.msg_flags & MSG_CTRUNC) {
-		if (*ret_fd != -1)
-			close(*ret_fd);
+		int first = *ret_fd;
+
+		/* Without a single one it was us who had no number for it. */
 		*ret_fd = -1;
+		if (first == -1)
+			return -EMFILE;
+		close(first);
 		return -EPROTO;
 	}
 	return got;
@@ -445,6 +462,7 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 {
 	const char *why = "bad answer";
 	struct slice all = bytes;
+	int err;
 
 	if (a->in.len > 0 && bytes.ptr != a->in.ptr) {
 		buf_add(&a->in, bytes);
@@ -452,8 +470,8 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 	}
 	if (a->in.failed) {
 		attempt_decide(a, ATTEMPT_GARBAGE, "answer's head is too large");
-	} else if (a->protocol->take(a, a->protocol_state, &all, &fd, &why) != 0) {
-		attempt_decide(a, ATTEMPT_GARBAGE, why);
+	} else if ((err = a->protocol->take(a, a->protocol_state, &all, &fd, &why)) != 0) {
+		attempt_decide(a, err == -ENOMEM ? ATTEMPT_NO_MEMORY : ATTEMPT_GARBAGE, why);
 	} else if (fd != -1) {
 		attempt_decide(a, ATTEMPT_GARBAGE, "unexpected descriptor");
 	}

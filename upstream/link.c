@@ -1,6 +1,7 @@
 #include "upstream/link.h"
 
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -8,8 +9,12 @@
 /* An idle link that becomes readable has ended, or its worker spoke out of turn: neither serves another request. */
 static void link_ended_idle(struct link *l)
 {
-	if (!pool_link_ended(l->slot))
+	struct slot *slot = l->slot;
+	pid_t spoke = l->pinned && !link_is_dead(l) ? slot->worker_pid : 0;
+
+	if (!pool_link_ended(slot))
 		return;
+	pool_give_up(slot, spoke);
 	link_free(&l);
 }
 
@@ -162,6 +167,13 @@ bool link_is_quiet(const struct link *l)
 	char byte;
 
 	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+}
+
+bool link_is_dead(const struct link *l)
+{
+	struct pollfd p = { .fd = l->fd };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
 }
 
 ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place)

@@ -74,6 +74,9 @@ void link_again(struct link *l, short what);
 /* Nothing is there that was not read yet, neither bytes nor the end. Asks the kernel. */
 bool link_is_quiet(const struct link *l);
 
+/* The peer has closed both ways, or died: nobody will read what was sent and not read yet. Asks the kernel. */
+bool link_is_dead(const struct link *l);
+
 /* A read of the connection's next bytes, in place (`peeked`) if wanted. Bytes, 0 at the end, or -errno. */
 ssize_t link_recv(struct link *l, void *to, size_t size, bool in_place);
 

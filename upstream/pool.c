@@ -122,26 +122,34 @@ void pool_release_lost(struct slot *slot)
 	pool_release(slot);
 }
 
-void pool_release_given_up(struct slot *slot)
+void pool_give_up(struct slot *slot, pid_t worker_pid)
 {
 	struct pool *p = slot->pool;
 
+	if (worker_pid == 0)
+		return;
 	pthread_mutex_lock(&p->mutex);
-	p->given_up += !slot->given_up;
-	slot->given_up = true;
+	p->given_up += slot->given_up_pid == 0;
+	slot->given_up_pid = worker_pid;
 	pthread_mutex_unlock(&p->mutex);
+}
+
+void pool_release_given_up(struct slot *slot)
+{
+	pool_give_up(slot, slot->worker_pid);
 	pool_release_lost(slot);
 }
 
-bool pool_next_given_up(struct pool *p, unsigned *ret_index)
+bool pool_next_given_up(struct pool *p, unsigned *ret_index, pid_t *ret_pid)
 {
 	bool found = false;
 
 	pthread_mutex_lock(&p->mutex);
 	for (unsigned i = 0; p->given_up > 0 && !found && i < p->slot_count; i++) {
-		if (!p->slots[i].given_up)
+		if (p->slots[i].given_up_pid == 0)
 			continue;
-		p->slots[i].given_up = false;
+		*ret_pid = p->slots[i].given_up_pid;
+		p->slots[i].given_up_pid = 0;
 		p->given_up--;
 		*ret_index = i;
 		found = true;

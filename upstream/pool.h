@@ -43,7 +43,7 @@ struct slot {
 	struct link *fresh;    /* own workers: attached while the old link was still in use; takes its place at the release */
 	struct loop *fresh_home;
 	pid_t fresh_pid;
-	bool given_up;
+	pid_t given_up_pid; /* 0: not given up */
 	struct mail mail;
 };
 
@@ -123,12 +123,16 @@ void pool_attach(struct pool *p, unsigned index, struct link *link, struct loop 
 void pool_release_lost(struct slot *slot);
 
 /*
- * The same, and the worker was not lost but given up (`timeout`): whoever looks after workers hears of it by pool_next_given_up.
+ * The same, and the worker was not lost but given up (`timeout`, or it broke the protocol): whoever looks after workers hears of it by
+ * pool_next_given_up.
  */
 void pool_release_given_up(struct slot *slot);
 
-/* Any thread: a slot that was given up since the last call, once for each. False: none. */
-bool pool_next_given_up(struct pool *p, unsigned *ret_index);
+/* Any thread: this process, which has or had the slot, is given up. A pid of 0 is nobody. */
+void pool_give_up(struct slot *slot, pid_t worker_pid);
+
+/* Any thread: a slot whose worker was given up since the last call, once for each, and which process that was. False: none. */
+bool pool_next_given_up(struct pool *p, unsigned *ret_index, pid_t *ret_pid);
 
 /*
  * On the home thread, by the link's watcher: an idle slot's link ended. True: the link is out of the pool, yours to close, and an

@@ -22,6 +22,8 @@ struct request {
 	bool streams;         /* sent while it comes in: what was sent is dropped, and it cannot be sent twice */
 	bool upgrade;         /* asks for a change of protocol */
 	bool secure;          /* came by TLS */
+	uint64_t queue_us;    /* that it waited for its slot, all of its tries together */
+	const char *mount;    /* own workers: as conf_route has it, which outlives every attempt's start; NULL: none */
 	char id[129];         /* X-Request-Id */
 	char remote_addr[46]; /* the client's address as numeric text, "" for Unix sockets; what `trusted` made of it */
 	uint16_t remote_port; /* 0: unknown */

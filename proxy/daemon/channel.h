@@ -33,7 +33,7 @@ enum channel_type {
 	CHANNEL_REFUSED, /* the text says why; the front ends */
 	CHANNEL_TICK,    /* the figures, and each thread's sign of life */
 	CHANNEL_DRAINED,
-	CHANNEL_REPLACE, /* an own worker's request took too long: its process is to be replaced */
+	CHANNEL_REPLACE, /* an own worker took too long, or broke the protocol: its process is to be replaced */
 	CHANNEL_TYPE_COUNT,
 };
 
@@ -68,6 +68,7 @@ struct channel_message {
 		} slot;
 		struct {
 			uint32_t pool, slot;
+			int32_t pid;
 		} replace;
 		struct {
 			uint64_t ticks[CHANNEL_THREADS_MAX]; /* of each event thread; grow while it lives */

@@ -295,11 +295,12 @@ int crew_slot(struct crew *c, size_t pool, unsigned slot, pid_t pid, int *fd)
 bool crew_next_given_up(struct crew *c, struct channel_message *ret)
 {
 	unsigned slot;
+	pid_t pid;
 
 	for (size_t i = 0; i < c->pool_count; i++) {
-		if (!pool_next_given_up(c->pools[i], &slot))
+		if (!pool_next_given_up(c->pools[i], &slot, &pid))
 			continue;
-		*ret = (struct channel_message){ .type = CHANNEL_REPLACE, .u.replace = { (uint32_t)i, slot } };
+		*ret = (struct channel_message){ .type = CHANNEL_REPLACE, .u.replace = { (uint32_t)i, slot, pid } };
 		return true;
 	}
 	return false;

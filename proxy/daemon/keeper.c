@@ -257,7 +257,7 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd UNUSE
 		k->events.drained(k->ctx);
 		return;
 	case CHANNEL_REPLACE:
-		k->events.replace(k->ctx, m->u.replace.pool, m->u.replace.slot);
+		k->events.replace(k->ctx, m->u.replace.pool, m->u.replace.slot, m->u.replace.pid);
 		return;
 	default:
 		break;

@@ -27,8 +27,8 @@ struct keeper_events {
 	void (*lost)(void *ctx);    /* it has gone, and another one will be started */
 	void (*tick)(void *ctx);    /* keeper_figures are new */
 	void (*drained)(void *ctx); /* nothing is left in it */
-	/* A request in this slot of an own worker took too long. The numbers are the front's: not checked. */
-	void (*replace)(void *ctx, size_t pool_index, unsigned slot);
+	/* The own worker of this slot took too long with a request, or broke the protocol. The numbers are the front's: not checked. */
+	void (*replace)(void *ctx, size_t pool_index, unsigned slot, pid_t pid);
 	/* There is none and none will come: it was told to end, or (failed) could not even start serving the first time, or the last one crashed. */
 	void (*gone)(void *ctx, bool failed);
 };

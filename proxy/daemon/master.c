@@ -262,7 +262,7 @@ static void on_gone(void *ctx, bool failed)
 		enter(m, MASTER_STOPPING);
 }
 
-static void on_replace(void *ctx, size_t pool_index, unsigned slot)
+static void on_replace(void *ctx, size_t pool_index, unsigned slot, pid_t pid UNUSED)
 {
 	struct master *m = ctx;
 

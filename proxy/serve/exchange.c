@@ -6,16 +6,16 @@
 
 #include "core/fields.h"
 #include "core/log.h"
+#include "proxy/serve/again.h"
 #include "proxy/serve/porter.h"
 #include "proxy/serve/refusal.h"
 #include "proxy/serve/request_id.h"
 #include "upstream/attempt.h"
 
-#define FLIGHT_BYTES       (256u << 10) /* of a response in memory, while its client takes it as it comes */
-#define STREAM_BYTES       (64u << 10)  /* of a stream, in either direction, before its source must wait */
-#define HINTS_MAX          8            /* 103 responses passed on */
-#define UNREAD_REPLAYS_MAX 32           /* within queue_timeout: a worker that dies on sight would be tried for ever */
-#define RETRY_AFTER_S      1
+#define FLIGHT_BYTES  (256u << 10) /* of a response in memory, while its client takes it as it comes */
+#define STREAM_BYTES  (64u << 10)  /* of a stream, in either direction, before its source must wait */
+#define HINTS_MAX     8            /* 103 responses passed on */
+#define RETRY_AFTER_S 1
 
 enum exchange_state {
 	EXCHANGE_RECEIVING,
@@ -55,7 +55,8 @@ struct exchange {
 	struct waiter waiter;
 	struct timer queue_timer;
 	struct attempt *attempt;
-	unsigned tries, lost, unread, hints;
+	struct again again;
+	unsigned tries, hints;
 	pid_t worker_pid;
 	/* the response */
 	struct head response;
@@ -520,6 +521,7 @@ static void slot_granted(struct waiter *w, struct slot *slot)
 	}
 	ex->granted_us = now_us(ex);
 	ex->queue_us = ex->granted_us - ex->waiter.since_us;
+	ex->request->queue_us = ex->queue_us;
 	ex->worker_pid = slot->worker_pid;
 	exchange_enter(ex, EXCHANGE_WORKING);
 	ex->tries++;
@@ -817,23 +819,19 @@ static const struct {
 };
 static_assert(ARRAY_LEN(failures) == ATTEMPT_END_COUNT, "a row for each end");
 
-/* Whether it may be tried again: nothing was sent on, and it was not begun or may be begun twice. */
+/*
+ * Whether it may be tried again. The time that it was at a worker is not time that it waited: what is left of queue_timeout is the same as
+ * before. That of a connect counts, or a socket that nobody answers at would be tried for ever.
+ */
 static bool may_replay(struct exchange *ex, enum attempt_end how)
 {
-	bool in_time = now_us(ex) - ex->waiter.since_us < pool_of(ex)->queue_timeout_ms * 1000;
+	bool read_once = ex->request->streams && ex->request->body && body_bytes_dropped(ex->request->body) > 0;
 
-	if (ex->given || (ex->request->streams && ex->request->body && body_bytes_dropped(ex->request->body) > 0))
+	if (!again_may(&ex->again, pool_of(ex), ex->head.method, how, ex->given || ex->hints > 0 || read_once))
 		return false;
-	switch (how) {
-	case ATTEMPT_UNREACHABLE:
-		return true; /* queue_timer ends it */
-	case ATTEMPT_UNREAD:
-		return in_time && ++ex->unread <= UNREAD_REPLAYS_MAX;
-	case ATTEMPT_LOST:
-		return method_is_idempotent(ex->head.method) && ++ex->lost <= pool_of(ex)->retries;
-	default:
-		return false;
-	}
+	if (how != ATTEMPT_UNREACHABLE)
+		ex->waiter.since_us += ex->hold_us;
+	return true;
 }
 
 static void response_failed(struct exchange *ex, enum attempt_end how, const char *why)

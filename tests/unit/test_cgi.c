@@ -3,6 +3,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <stdio.h>
+
 #include "upstream/protocol/cgi.h"
 
 struct pairs {
@@ -87,6 +89,7 @@ static void make_request(struct request *r, size_t i)
 		.length = cases[i].length,
 		.secure = cases[i].secure,
 		.id = "id-1",
+		.queue_us = 12034,
 		.remote_addr = "192.0.2.7",
 		.remote_port = 1234,
 		.server_addr = "10.0.0.1",
@@ -118,7 +121,7 @@ static void a_request_becomes_variables(void **state)
 {
 	static const char *const always[] = { "GATEWAY_INTERFACE=CGI/1.1\n", "SERVER_SOFTWARE=forebay\n",
 		"REQUEST_METHOD=POST\n", "SERVER_PROTOCOL=HTTP/1.1\n", "REMOTE_ADDR=192.0.2.7\n", "REMOTE_PORT=1234\n",
-		"FOREBAY_REQUEST_ID=id-1\n" };
+		"FOREBAY_REQUEST_ID=id-1\n", "FOREBAY_QUEUE_MS=12.034\n" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -140,6 +143,61 @@ static void a_request_becomes_variables(void **state)
 		for (size_t k = 0; k < ARRAY_LEN(cases[i].never); k++)
 			if (cases[i].never[k] && strstr(p.text.ptr, cases[i].never[k]))
 				fail_msg("row %zu: %s in %s", i, cases[i].never[k], p.text.ptr);
+		buf_done(&scratch);
+		buf_done(&p.text);
+		head_done(&r.head);
+	}
+}
+
+static const struct {
+	const char *mount, *path, *script_name, *path_info;
+} mounts[] = {
+	{ "/blog", "/blog/a", "/blog", "/a" },
+	{ "/blog", "/blog", "/blog", "" },
+	{ "/blog", "/blog/", "/blog", "/" },
+	{ "/blog", "/blog//a", "/blog", "//a" },
+	{ "/a/b", "/a/b/c%20d", "/a/b", "/c d" },
+	/* however it is encoded: SCRIPT_NAME is decoded, too */
+	{ "/blog", "/%62lo%67/%61", "/blog", "/a" },
+	{ "/a%20b", "/a%20b/c", "/a b", "/c" },
+	{ "/a%2db", "/a-b/c", "/a-b", "/c" },
+	{ "/caf%c3%a9", "/caf%C3%A9", "/caf\xc3\xa9", "" },
+	{ "/100%", "/100%/x", "/100%", "/x" },
+	/* not under it */
+	{ "/blog", "/blogs", "", "/blogs" },
+	{ "/blog", "/blo", "", "/blo" },
+	{ "/blog", "/", "", "/" },
+	{ "/blog", "*", "", "*" },
+	{ "/blog", "/Blog/a", "", "/Blog/a" },
+	{ "/blog", "/blog%2Fa", "", "/blog/a" }, /* that is one segment */
+	{ "/a/b", "/a%2Fb/c", "", "/a/b/c" },
+	{ "/a%2Fb", "/a/b", "", "/a/b" },
+	{ "/a%2Fb", "/a%2fb/c", "/a/b", "/c" },
+	{ "/blog", "/x/../blog/a", "", "/x/../blog/a" },
+	{ "/blog", "//blog/a", "", "//blog/a" },
+	{ "/blog", "/%", "", "/%" },
+};
+
+static void a_mount_is_cut_off_by_whole_segments(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(mounts); i++) {
+		struct pairs p = { .left = 100 };
+		char want[256];
+		struct buf scratch;
+		struct request r;
+
+		buf_init(&scratch, 4096);
+		buf_init(&p.text, 4096);
+		make_request(&r, 0);
+		r.mount = mounts[i].mount;
+		assert_int_equal(head_put(&r.head, slice_str(mounts[i].path), &r.head.path), 0);
+		assert_int_equal(cgi_each(&r, &scratch, add_pair, &p), 0);
+		snprintf(want, sizeof(want), "SCRIPT_NAME=%s\nPATH_INFO=%s\n", mounts[i].script_name, mounts[i].path_info);
+		if (!has_line(buf_slice(&p.text), want))
+			fail_msg("row %zu: no %s in %.*s", i, want, SLICE_ARG(buf_slice(&p.text)));
+		snprintf(want, sizeof(want), "REQUEST_URI=%s\n", mounts[i].path);
+		assert_true(has_line(buf_slice(&p.text), want));
 		buf_done(&scratch);
 		buf_done(&p.text);
 		head_done(&r.head);
@@ -170,6 +228,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_request_becomes_variables),
+		cmocka_unit_test(a_mount_is_cut_off_by_whole_segments),
 		cmocka_unit_test(what_does_not_fit_is_an_error),
 	};
 

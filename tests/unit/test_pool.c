@@ -503,23 +503,31 @@ static void a_worker_that_was_given_up_is_told_of_once(void **state UNUSED)
 {
 	struct visitor v[2] = { visitor_at(A), visitor_at(A) };
 	unsigned index = 99;
+	pid_t pid = 0, was;
 
 	start_app(2, 1);
 	pool_attach(pool, 0, &links[0], loops[A], 77);
 	pool_attach(pool, 1, &links[1], loops[A], 78);
 	mail_all();
-	assert_false(pool_next_given_up(pool, &index));
+	assert_false(pool_next_given_up(pool, &index, &pid));
 	for (unsigned i = 0; i < ARRAY_LEN(v); i++) {
 		assert_int_equal(come(&v[i]), POOL_GRANTED);
 		fake_close(v[i].slot->link);
 		v[i].slot->link = NULL;
 	}
+	was = v[0].slot->worker_pid;
 	pool_release_given_up(v[0].slot);
 	pool_release_lost(v[1].slot);
 	assert_int_equal(figures().absent, 2);
-	assert_true(pool_next_given_up(pool, &index));
+	/* Whoever comes after it is not meant. */
+	pool_attach(pool, v[0].slot->index, &links[2], loops[A], 79);
+	mail_all();
+	assert_true(pool_next_given_up(pool, &index, &pid));
 	assert_int_equal(index, v[0].slot->index);
-	assert_false(pool_next_given_up(pool, &index));
+	assert_int_equal(pid, was);
+	assert_false(pool_next_given_up(pool, &index, &pid));
+	pool_give_up(v[1].slot, 0);
+	assert_false(pool_next_given_up(pool, &index, &pid));
 }
 
 static void what_is_attached_replaces_an_idle_link_on_its_own_thread(void **state UNUSED)

@@ -160,6 +160,22 @@ static void serve_file(struct worker_request *r)
 		worker_abort(r);
 }
 
+/* More than the front takes as descriptors: the rest comes as bytes, in order. */
+static void serve_files(struct worker_request *r)
+{
+	int fd = memfd_create("files", MFD_CLOEXEC),
+	    err = write(fd, "abcdefghijklmnopqr", 18) == 18 && begin_text(r) ? 0 : -EIO;
+
+	for (uint64_t i = 0; i < WIRE_FILES_MAX + 2 && !err; i++) {
+		int same = dup(fd);
+
+		err = worker_write_file(r, &same, i, 1);
+	}
+	close(fd);
+	if (err)
+		worker_abort(r);
+}
+
 static void serve_large(struct worker_request *r)
 {
 	size_t len = 3 * WIRE_DATA_MAX + 17;
@@ -198,6 +214,7 @@ static const struct {
 	{ "/fields", serve_too_many_fields },
 	{ "/head", serve_large_head },
 	{ "/file", serve_file },
+	{ "/files", serve_files },
 	{ "/large", serve_large },
 	{ "/hints", serve_hints },
 };
@@ -552,6 +569,7 @@ static const struct {
 	{ "GET", "/ok", true, 1, 200, SLICE_INIT("ok"), 0 },
 	{ "HEAD", "/ok", true, 1, 200, SLICE_INIT(""), 0 },
 	{ "HEAD", "/file", true, 1, 200, SLICE_INIT(""), 0 },
+	{ "GET", "/files", true, 1, 200, SLICE_INIT("abcdefghijklmnopqr"), WIRE_FILES_MAX },
 	{ "HEAD", "/short", true, 1, 200, SLICE_INIT(""), 0 }, /* its content is dropped, so it cannot be short */
 	{ "GET", "/nothing", true, 1, 500, SLICE_INIT("The application gave no answer.\n"), 0 },
 	{ "GET", "/only-hints", true, 2, 500, SLICE_INIT("The application gave no answer.\n"), 0 },
@@ -664,6 +682,7 @@ enum fault {
 	CANCEL_OF_ANOTHER,
 	FILE_NOT_SENT,
 	FILE_NOT_EXPECTED,
+	FILE_INSIDE,
 	NOT_A_FILE,
 	BAD_PAIRS,
 	FAULT_COUNT,
@@ -719,6 +738,14 @@ static void send_fault(int sock, enum fault fault)
 		break;
 	case FILE_NOT_EXPECTED:
 		put_request(&b, 1, "POST", "/body", "body", 4);
+		file = a_file();
+		break;
+	case FILE_INSIDE:
+		put_request(&b, 1, "POST", "/body", NULL, 4);
+		/* All but the last byte first: the descriptor comes with that one. */
+		assert_int_equal(send(sock, b.ptr, b.len - 1, 0), (ssize_t)b.len - 1);
+		b.ptr[0] = b.ptr[b.len - 1];
+		b.len = 1;
 		file = a_file();
 		break;
 	case NOT_A_FILE:

@@ -53,13 +53,54 @@ static void decode(struct slice path, struct buf *to)
 	}
 }
 
+#define ENCODED_SLASH 256 /* part of a segment, which '/' is not (RFC 3986, 2.2) */
+
+/* One character of a path, decoded. */
+static int take_char(struct slice *path)
+{
+	int c = (unsigned char)path->ptr[0];
+	size_t used = 1;
+
+	if (c == '%' && path->len > 2) {
+		int high = hex_digit(path->ptr[1]), low = hex_digit(path->ptr[2]);
+
+		if (high >= 0 && low >= 0) {
+			c = high << 4 | low;
+			used = 3;
+		}
+		if (used == 3 && c == '/')
+			c = ENCODED_SLASH;
+	}
+	*path = slice_of(path->ptr + used, path->len - used);
+	return c;
+}
+
+/* What of the path the mount takes up, by whole segments, however either is encoded; 0: the path does not lie under it. */
+static size_t mounted_bytes(struct slice path, const char *mount)
+{
+	struct slice rest = path, m = slice_str(mount);
+
+	while (m.len > 0)
+		if (rest.len == 0 || take_char(&rest) != take_char(&m))
+			return 0;
+	return rest.len == 0 || rest.ptr[0] == '/' ? path.len - rest.len : 0;
+}
+
+static void put_decoded(struct sink *s, struct slice name, struct slice path)
+{
+	buf_clear(s->scratch);
+	decode(path, s->scratch);
+	put(s, name, buf_slice(s->scratch));
+}
+
 static void put_path(struct sink *s)
 {
 	const struct head *h = &s->r->head;
+	struct slice path = head_text(h, h->path);
+	size_t mounted = s->r->mount ? mounted_bytes(path, s->r->mount) : 0;
 
-	buf_clear(s->scratch);
-	decode(head_text(h, h->path), s->scratch);
-	put(s, SLICE("PATH_INFO"), buf_slice(s->scratch));
+	put_decoded(s, SLICE("SCRIPT_NAME"), slice_of(path.ptr, mounted));
+	put_decoded(s, SLICE("PATH_INFO"), slice_of(path.ptr + mounted, path.len - mounted));
 	put(s, SLICE("QUERY_STRING"), h->has_query ? head_text(h, h->query) : slice_of("", 0));
 	buf_clear(s->scratch);
 	buf_add(s->scratch, head_text(h, h->path));
@@ -100,6 +141,20 @@ static void put_server(struct sink *s)
 		put(s, SLICE("SERVER_PORT"), s->r->secure ? SLICE("443") : SLICE("80"));
 }
 
+/* Milliseconds, to the microsecond. */
+static void put_queue_time(struct sink *s)
+{
+	uint64_t us = s->r->queue_us % 1000;
+
+	buf_clear(s->scratch);
+	buf_u64(s->scratch, s->r->queue_us / 1000);
+	buf_char(s->scratch, '.');
+	buf_char(s->scratch, (char)('0' + us / 100));
+	buf_char(s->scratch, (char)('0' + us / 10 % 10));
+	buf_char(s->scratch, (char)('0' + us % 10));
+	put(s, SLICE("FOREBAY_QUEUE_MS"), buf_slice(s->scratch));
+}
+
 static void put_client(struct sink *s)
 {
 	put(s, SLICE("REMOTE_ADDR"), slice_str(s->r->remote_addr));
@@ -110,6 +165,7 @@ static void put_client(struct sink *s)
 		put(s, SLICE("HTTPS"), SLICE("on"));
 	if (s->r->id[0])
 		put(s, SLICE("FOREBAY_REQUEST_ID"), slice_str(s->r->id));
+	put_queue_time(s);
 }
 
 static void put_content(struct sink *s)
@@ -223,7 +279,6 @@ int cgi_each(
 	put(&s, SLICE("GATEWAY_INTERFACE"), SLICE("CGI/1.1"));
 	put(&s, SLICE("SERVER_SOFTWARE"), SLICE("forebay"));
 	put(&s, SLICE("REQUEST_METHOD"), head_text(h, h->method_text));
-	put(&s, SLICE("SCRIPT_NAME"), slice_of("", 0));
 	put_path(&s);
 	put(&s, SLICE("SERVER_PROTOCOL"), protocol_text(h->version));
 	put_server(&s);

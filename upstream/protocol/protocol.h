@@ -25,7 +25,7 @@ struct protocol {
 	/*
 	 * Takes from *in what it can and says what it is by the attempt_got_ functions. What it leaves (an incomplete head or frame) comes
 	 * again with more behind it. `fd` is -1 or a descriptor that came with these bytes: taken by setting it to -1. Returns 0, or -EPROTO
-	 * with *ret_why a literal. Stops at once when attempt_got_whole was called.
+	 * or -ENOMEM with *ret_why a literal. Stops at once when attempt_got_whole was called.
 	 */
 	int (*take)(struct attempt *a, void *state, struct slice *in, int *fd, const char **ret_why);
 

@@ -18,7 +18,7 @@ enum expect {
 
 struct worker_state {
 	enum expect expect;
-	uint8_t interim;
+	uint8_t interim, files;
 	bool has_length, no_content;
 	uint64_t left; /* of Content-Length */
 	int fd_plus_1; /* a descriptor whose frame is not all there yet; 0: none */
@@ -187,8 +187,8 @@ static int take_head(struct attempt *a, struct worker_state *s, struct slice pay
 	head_init(&h);
 	if (build_head(&w, &h) != 0) {
 		head_done(&h);
-		*ret_why = "no memory for the worker's head";
-		return -EPROTO;
+		*ret_why = "memory_limit";
+		return -ENOMEM;
 	}
 	if (w.status >= 200) {
 		s->expect = EXPECT_CONTENT;
@@ -223,6 +223,11 @@ static int take_file(struct attempt *a, struct worker_state *s, struct slice pay
 	if (fd == -1 || wire_get_file(payload, &file) != 0 || count_content(s, file.length, ret_why) != 0) {
 		if (fd != -1)
 			close(fd);
+		return -EPROTO;
+	}
+	if (++s->files > WIRE_FILES_MAX) {
+		close(fd);
+		*ret_why = "too many files";
 		return -EPROTO;
 	}
 	err = attempt_got_file(a, &fd, file.offset, file.length);

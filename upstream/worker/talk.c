@@ -1,5 +1,6 @@
 #include "upstream/worker/talk.h"
 
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,10 +8,11 @@
 #include "core/fdpass.h"
 #include "core/fields.h"
 #include "core/head.h"
-#include "upstream/worker/intake.h"
+#include "upstream/worker/wire.h"
 
 #define OUT_BYTES     (64u << 10)                                          /* of an answer, collected before they are sent */
 #define OUT_MAX_BYTES (OUT_BYTES + WIRE_HEAD_MAX + 16 * WIRE_HEADER_BYTES) /* a head comes on top, and frames around it all */
+#define PAYLOAD_KEPT  (64u << 10)                                          /* memory kept for the next request */
 #define NO_DATA_FRAME SIZE_MAX
 #define HEAD_HEADER   (WIRE_HEADER_BYTES + 4)
 
@@ -34,7 +36,9 @@ struct worker_request {
 	bool greeted;
 	uint64_t serial; /* of this request, or of the last */
 	/* the request */
-	struct intake in;
+	char *payload;
+	size_t payload_size;
+	int fd; /* came with a frame, not taken yet; -1: none */
 	struct wire_request request;
 	int body_fd;
 	uint64_t body_at; /* read by worker_body_read so far */
@@ -43,7 +47,7 @@ struct worker_request {
 	struct slice walk_rest;
 	/* the answer */
 	enum answer_state state;
-	unsigned status, field_count, interim;
+	unsigned status, field_count, interim, files;
 	struct buf fields;
 	bool has_length, no_content;
 	uint64_t left;  /* of Content-Length */
@@ -72,9 +76,64 @@ static void close_fd(int *fd)
 
 /* Receiving. */
 
-static int take_hello(struct worker_request *r, struct slice payload)
+/* The next n bytes; a descriptor may come with the first of them only. 1, 0: the front has closed, or -errno. */
+static int receive(struct worker_request *r, char *to, size_t n, bool fd_may_come)
 {
-	if (r->greeted || wire_check_hello(payload) != 0)
+	size_t have = 0;
+
+	while (have < n) {
+		int fd = -1;
+		size_t fds;
+		ssize_t got = fdpass_recv(r->sock, to + have, n - have, &fd, 1, &fds, 0);
+
+		if (got == 0 || got == -ECONNRESET)
+			return 0;
+		if (got < 0)
+			return (int)got;
+		if (fds == 1 && (!fd_may_come || have > 0 || r->fd != -1)) {
+			close(fd);
+			return -EPROTO;
+		}
+		if (fds == 1)
+			r->fd = fd;
+		have += (size_t)got;
+	}
+	return 1;
+}
+
+static int make_room(struct worker_request *r, size_t n)
+{
+	if (n <= r->payload_size)
+		return 0;
+	free(r->payload);
+	r->payload_size = 0;
+	r->payload = malloc(n);
+	if (!r->payload)
+		return -ENOMEM;
+	r->payload_size = n;
+	return 0;
+}
+
+/* A header and, behind it, the whole payload. 1, 0: the end, or -errno. */
+static int receive_frame(struct worker_request *r, struct wire_frame *f)
+{
+	char header[WIRE_HEADER_BYTES];
+	int err = receive(r, header, sizeof(header), true);
+
+	if (err != 1)
+		return err;
+	err = wire_get_header(slice_of(header, sizeof(header)), f);
+	if (err != 1)
+		return -EPROTO;
+	if (f->length == 0)
+		return 1;
+	err = make_room(r, f->length);
+	return err ? err : receive(r, r->payload, f->length, false);
+}
+
+static int take_hello(struct worker_request *r, const struct wire_frame *f)
+{
+	if (r->greeted || wire_check_hello(slice_of(r->payload, f->length)) != 0)
 		return -EPROTO;
 	r->greeted = true;
 	wire_put_hello(&r->out);
@@ -87,19 +146,19 @@ static int take_body_fd(struct worker_request *r, const struct wire_frame *f)
 	struct stat st;
 
 	if (!(f->flags & WIRE_DESCRIPTOR))
-		return r->in.fd == -1 ? 0 : -EPROTO;
-	if (r->in.fd == -1 || fstat(r->in.fd, &st) == -1 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < r->request.length)
+		return r->fd == -1 ? 0 : -EPROTO;
+	if (r->fd == -1 || fstat(r->fd, &st) == -1 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < r->request.length)
 		return -EPROTO;
-	r->body_fd = r->in.fd;
-	r->in.fd = -1;
+	r->body_fd = r->fd;
+	r->fd = -1;
 	return 0;
 }
 
-static int take_request(struct worker_request *r, const struct wire_frame *f, struct slice payload)
+static int take_request(struct worker_request *r, const struct wire_frame *f)
 {
 	if (!r->greeted || f->serial <= r->serial)
 		return -EPROTO;
-	if (wire_get_request(f, payload, &r->request) != 0 || take_body_fd(r, f) != 0)
+	if (wire_get_request(f, slice_of(r->payload, f->length), &r->request) != 0 || take_body_fd(r, f) != 0)
 		return -EPROTO;
 	r->serial = f->serial;
 	r->walk = 0;
@@ -112,22 +171,21 @@ static int take_request(struct worker_request *r, const struct wire_frame *f, st
 static int next_request(struct worker_request *r)
 {
 	struct wire_frame f;
-	struct slice payload;
 	int err;
 
 	for (;;) {
-		err = intake_frame(&r->in, &f, &payload);
+		err = receive_frame(r, &f);
 		if (err != 1)
 			return err;
 		if (f.type == WIRE_REQUEST) {
-			err = take_request(r, &f, payload);
+			err = take_request(r, &f);
 			return err ? err : 1;
 		}
 		if (f.type == WIRE_HELLO)
-			err = take_hello(r, payload);
+			err = take_hello(r, &f);
 		else
 			/* It crossed our END. */
-			err = f.type == WIRE_CANCEL && f.serial == r->serial && r->in.fd == -1 ? 0 : -EPROTO;
+			err = f.type == WIRE_CANCEL && f.serial == r->serial && r->fd == -1 ? 0 : -EPROTO;
 		if (err)
 			return err;
 	}
@@ -291,10 +349,14 @@ static void forget(struct worker_request *r)
 {
 	close_fd(&r->body_fd);
 	close_fd(&r->out_fd);
-	intake_forget(&r->in);
+	if (r->payload_size > PAYLOAD_KEPT) {
+		free(r->payload);
+		r->payload = NULL;
+		r->payload_size = 0;
+	}
 	if (r->state == ANSWER_CONTENT)
 		answer_enter(r, ANSWER_NONE);
-	r->status = r->interim = r->field_count = 0;
+	r->status = r->interim = r->field_count = r->files = 0;
 	r->has_length = r->no_content = r->gone = false;
 	r->left = r->body_at = 0;
 	buf_clear(&r->fields);
@@ -317,10 +379,11 @@ static int answer(struct worker_request *r)
 
 int talk_serve(int sock, const struct talk_plan *plan)
 {
-	struct worker_request r = { .sock = sock, .plan = plan, .body_fd = -1, .out_fd = -1, .data_at = NO_DATA_FRAME };
+	struct worker_request r = {
+		.sock = sock, .plan = plan, .fd = -1, .body_fd = -1, .out_fd = -1, .data_at = NO_DATA_FRAME
+	};
 	int err;
 
-	intake_init(&r.in, sock);
 	buf_init(&r.fields, WIRE_HEAD_MAX - 4);
 	buf_init(&r.out, OUT_MAX_BYTES);
 	do {
@@ -330,9 +393,10 @@ int talk_serve(int sock, const struct talk_plan *plan)
 		else if (err == 0)
 			break;
 	} while (err == 0);
+	close_fd(&r.fd);
 	close_fd(&r.body_fd);
 	close_fd(&r.out_fd);
-	intake_done(&r.in);
+	free(r.payload);
 	buf_done(&r.fields);
 	buf_done(&r.out);
 	return err == 1 ? 0 : err;
@@ -483,10 +547,13 @@ int worker_write(struct worker_request *r, const void *data, size_t len)
 static int put_file(struct worker_request *r, int *fd, uint64_t offset, uint64_t len)
 {
 	char payload[WIRE_FILE_BYTES];
-	int err = send_out(r); /* a descriptor rides on a first byte */
+	int err = count_content(r, len);
 
+	if (!err)
+		err = send_out(r); /* a descriptor rides on a first byte */
 	if (err)
 		return err;
+	r->files++;
 	wire_put_file(payload, &(struct wire_file){ .offset = offset, .length = len });
 	put_header(r, WIRE_FILE, WIRE_DESCRIPTOR, sizeof(payload));
 	buf_add(&r->out, slice_of(payload, sizeof(payload)));
@@ -497,6 +564,26 @@ static int put_file(struct worker_request *r, int *fd, uint64_t offset, uint64_t
 	return 0;
 }
 
+/* As content like any other: the front takes so many descriptors and no more. */
+static int copy_file(struct worker_request *r, int fd, uint64_t offset, uint64_t len)
+{
+	char piece[16u << 10];
+	int err = r->has_length && len > r->left ? -EINVAL : 0;
+
+	while (!err && len > 0) {
+		ssize_t n = pread(fd, piece, (size_t)MIN(sizeof(piece), len), (off_t)offset);
+
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return fail(r, n == 0 ? -EIO : -errno); /* it is shorter than it was: the answer is cut */
+		err = worker_write(r, piece, (size_t)n);
+		offset += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return err;
+}
+
 int worker_write_file(struct worker_request *r, int *fd, uint64_t offset, uint64_t len)
 {
 	struct stat st;
@@ -505,10 +592,12 @@ int worker_write_file(struct worker_request *r, int *fd, uint64_t offset, uint64
 	if (!err && (fstat(*fd, &st) == -1 || !S_ISREG(st.st_mode) || offset > INT64_MAX || len > INT64_MAX - offset ||
 	                (uint64_t)st.st_size < offset + len))
 		err = -EINVAL;
-	if (!err && len > 0 && !r->no_content)
-		err = count_content(r, len);
-	if (!err && len > 0 && !r->no_content)
-		err = put_file(r, fd, offset, len);
+	if (!err && len > 0 && !r->no_content) {
+		if (r->files >= WIRE_FILES_MAX)
+			err = copy_file(r, *fd, offset, len);
+		else
+			err = put_file(r, fd, offset, len);
+	}
 	close_fd(fd);
 	return err;
 }
@@ -547,16 +636,20 @@ void worker_abort(struct worker_request *r)
 
 bool worker_client_gone(struct worker_request *r)
 {
+	char header[WIRE_HEADER_BYTES];
 	struct wire_frame f;
-	int got;
+	ssize_t n;
 
 	if (r->gone || r->err)
 		return true;
-	got = intake_look(&r->in, &f);
-	if (got == -ECONNRESET)
+	n = recv(r->sock, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
+	if (n == 0)
 		/* This process shuts the reading side itself when it is about to end. */
 		r->gone = !atomic_load_explicit(r->plan->ending, memory_order_acquire);
-	else
-		r->gone = got < 0 || (got == 1 && f.type == WIRE_CANCEL && f.serial == r->serial);
+	else if (n == -1)
+		r->gone = errno != EAGAIN && errno != EINTR;
+	else if ((size_t)n == sizeof(header) && wire_get_header(slice_of(header, sizeof(header)), &f) == 1 &&
+	         f.type == WIRE_CANCEL && f.serial == r->serial)
+		r->gone = recv(r->sock, header, sizeof(header), MSG_DONTWAIT) == (ssize_t)sizeof(header);
 	return r->gone;
 }
