@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OWN_KEYS (1 + TICKETS_OLD)
-
 struct tickets {
 	atomic_uint refs;
 	pthread_mutex_t mutex;
@@ -67,7 +65,7 @@ static int make(size_t count, struct tickets **ret)
 int tickets_new(const struct clock *clock, struct tickets **ret)
 {
 	struct tickets *t;
-	int err = make(OWN_KEYS, &t);
+	int err = make(TICKETS_OWN, &t);
 
 	if (err)
 		return err;
@@ -118,7 +116,7 @@ static bool turn(struct tickets *t)
 
 	if (!make_key(&fresh))
 		return false;
-	if (t->count < OWN_KEYS)
+	if (t->count < TICKETS_OWN)
 		t->count++;
 	memmove(&t->keys[1], &t->keys[0], (t->count - 1) * sizeof(t->keys[0]));
 	t->keys[0] = fresh;
@@ -136,10 +134,24 @@ static bool turn_if_due(struct tickets *t)
 	now_ms = clock_mono_ms(t->clock);
 	due = (now_ms - t->turned_ms) / TICKETS_TURN_MS;
 	t->turned_ms += due * TICKETS_TURN_MS;
-	for (due = MIN(due, (uint64_t)OWN_KEYS); due > 0; due--)
+	for (due = MIN(due, (uint64_t)TICKETS_OWN); due > 0; due--)
 		if (!turn(t))
 			return false;
 	return true;
+}
+
+size_t tickets_all(struct tickets *t, struct ticket_key ret[TICKETS_OWN])
+{
+	size_t count = 0;
+
+	pthread_mutex_lock(&t->mutex);
+	assert(t->count <= TICKETS_OWN);
+	if (turn_if_due(t)) {
+		count = t->count;
+		memcpy(ret, t->keys, count * sizeof(*ret));
+	}
+	pthread_mutex_unlock(&t->mutex);
+	return count;
 }
 
 bool tickets_current(struct tickets *t, struct ticket_key *ret)

@@ -1,5 +1,6 @@
 /*
- * tickets: the keys of session tickets (RFC 5077, RFC 8446): forebay's own, which change by themselves, or those of files.
+ * tickets: the keys of session tickets (RFC 5077, RFC 8446): forebay's own, which change by themselves, or those of files. Forebay's own are
+ * made by the master, so that a front that takes a lost one's place knows the tickets that were given; the front has them as given.
  * Owns:   its keys, which are cleansed when they go.
  * Thread: any; they are shared by all threads.
  */
@@ -12,6 +13,7 @@
 
 #define TICKETS_TURN_MS ((uint64_t)12 * 3600 * 1000)
 #define TICKETS_OLD     2 /* kept for what was encrypted with them */
+#define TICKETS_OWN     (1 + TICKETS_OLD)
 
 #define TICKET_NAME_BYTES  16
 #define TICKET_SMALL_BYTES 48 /* of a key in a file: name, AES-128 key, HMAC key of 16 bytes */
@@ -35,6 +37,9 @@ MUST_USE int tickets_new_fixed(const struct ticket_key *keys, size_t count, stru
 /* Shared by those who hold it. */
 struct tickets *tickets_hold(struct tickets *t);
 void tickets_drop(struct tickets **t);
+
+/* All keys, of one with keys of its own: the one that encrypts first. How many; 0 without random numbers. */
+size_t tickets_all(struct tickets *t, struct ticket_key ret[TICKETS_OWN]);
 
 /* The key to encrypt with. False without random numbers. */
 bool tickets_current(struct tickets *t, struct ticket_key *ret);

@@ -146,16 +146,21 @@ static int take_staple(struct slice *bytes, struct tls_material *m)
 	return 0;
 }
 
-static int take_ticket_keys(struct slice *bytes, struct tls_material *m)
+static void put_ticket_keys(struct buf *out, const struct ticket_key *keys, size_t count)
+{
+	put_item(out, keys, count * sizeof(*keys));
+}
+
+static int take_ticket_keys(struct slice *bytes, size_t max, struct ticket_key *ret, size_t *ret_count)
 {
 	struct slice item;
 
-	if (!take_item(bytes, &item) || item.len > sizeof(m->ticket_keys) || item.len % sizeof(m->ticket_keys[0]) != 0)
+	if (!take_item(bytes, &item) || item.len > max * sizeof(*ret) || item.len % sizeof(*ret) != 0)
 		return -EBADMSG;
-	memcpy(m->ticket_keys, item.ptr, item.len);
-	m->ticket_key_count = item.len / sizeof(m->ticket_keys[0]);
-	for (size_t i = 0; i < m->ticket_key_count; i++)
-		if (m->ticket_keys[i].bytes != 16 && m->ticket_keys[i].bytes != 32)
+	memcpy(ret, item.ptr, item.len);
+	*ret_count = item.len / sizeof(*ret);
+	for (size_t i = 0; i < *ret_count; i++)
+		if (ret[i].bytes != 16 && ret[i].bytes != 32)
 			return -EBADMSG;
 	return 0;
 }
@@ -166,7 +171,7 @@ int tls_material_write(const struct tls_material *m, struct buf *out)
 	put_key(out, m->key);
 	put_certificates(out, m->client_ca);
 	put_staple(out, m);
-	put_item(out, m->ticket_keys, m->ticket_key_count * sizeof(m->ticket_keys[0]));
+	put_ticket_keys(out, m->ticket_keys, m->ticket_key_count);
 	return out->failed ? -ENOMEM : 0;
 }
 
@@ -185,7 +190,7 @@ int tls_material_parse(struct slice *bytes, struct tls_material *ret)
 	if (!err)
 		err = take_staple(bytes, ret);
 	if (!err)
-		err = take_ticket_keys(bytes, ret);
+		err = take_ticket_keys(bytes, TLS_TICKET_KEYS_MAX, ret->ticket_keys, &ret->ticket_key_count);
 	return err;
 }
 
@@ -199,9 +204,15 @@ void tls_material_done(struct tls_material *m)
 	*m = (struct tls_material){ 0 };
 }
 
+int tls_materials_begin(const struct ticket_key *own, size_t count, struct buf *out)
+{
+	put_ticket_keys(out, own, count);
+	return out->failed ? -ENOMEM : 0;
+}
+
 int tls_materials_write(const struct tls_materials *m, struct buf *out)
 {
-	int err = 0;
+	int err = tls_materials_begin(m->own, m->own_count, out);
 
 	for (size_t i = 0; i < m->count && !err; i++)
 		err = tls_material_write(&m->all[i], out);
@@ -215,6 +226,9 @@ int tls_materials_parse(struct slice bytes, size_t count, struct tls_materials *
 	*ret = (struct tls_materials){ .all = calloc(MAX(count, 1), sizeof(*ret->all)) };
 	if (!ret->all)
 		return -ENOMEM;
+	err = take_ticket_keys(&bytes, TICKETS_OWN, ret->own, &ret->own_count);
+	if (!err && ret->own_count == 0)
+		err = -EBADMSG;
 	while (ret->count < count && !err)
 		err = tls_material_parse(&bytes, &ret->all[ret->count++]);
 	return !err && bytes.len > 0 ? -EBADMSG : err;
@@ -225,5 +239,6 @@ void tls_materials_done(struct tls_materials *m)
 	for (size_t i = 0; i < m->count; i++)
 		tls_material_done(&m->all[i]);
 	free(m->all);
+	OPENSSL_cleanse(m->own, sizeof(m->own));
 	*m = (struct tls_materials){ 0 };
 }

@@ -40,12 +40,16 @@ MUST_USE int tls_material_write(const struct tls_material *m, struct buf *out);
 /* Cuts one off *bytes. 0, -EBADMSG or -ENOMEM; *ret is to be done either way. */
 MUST_USE int tls_material_parse(struct slice *bytes, struct tls_material *ret);
 
-/* The material of all [tls NAME] of a configuration, in its order. */
+/* The material of all [tls NAME] of a configuration, in its order, and the ticket keys of those who have none of files. */
 struct tls_materials {
+	struct ticket_key own[TICKETS_OWN]; /* the first encrypts */
+	size_t own_count;                   /* at least 1 */
 	struct tls_material *all;
 	size_t count;
 };
 MUST_USE int tls_materials_write(const struct tls_materials *m, struct buf *out);
+/* What comes before the first tls_material_write. 0 or -ENOMEM. */
+MUST_USE int tls_materials_begin(const struct ticket_key *own, size_t count, struct buf *out);
 /* As above; everything must be there, and nothing behind it. */
 MUST_USE int tls_materials_parse(struct slice bytes, size_t count, struct tls_materials *ret);
 void tls_materials_done(struct tls_materials *m);

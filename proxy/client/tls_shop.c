@@ -9,9 +9,9 @@
 struct tls_shop {
 	const struct conf *conf;
 	const struct clock *clock;
-	struct tickets *tickets;
-	pthread_mutex_t mutex; /* of `current` */
-	struct tls **current;  /* by the listener's number in conf */
+	struct tickets *tickets; /* NULL: nothing was adopted yet */
+	pthread_mutex_t mutex;   /* of `current` */
+	struct tls **current;    /* by the listener's number in conf */
 };
 
 int tls_shop_new(const struct conf *conf, const struct clock *clock, struct tls_shop **ret)
@@ -28,8 +28,6 @@ int tls_shop_new(const struct conf *conf, const struct clock *clock, struct tls_
 	err = s->current ? 0 : -ENOMEM;
 	if (!err && conf->tls_count > 0) /* who needs none of OpenSSL does without its memory */
 		err = tls_library_init();
-	if (!err && conf->tls_count > 0)
-		err = tickets_new(clock, &s->tickets);
 	if (err)
 		tls_shop_free(&s);
 	else
@@ -57,7 +55,8 @@ void tls_shop_free(struct tls_shop **ps)
 	free(s);
 }
 
-static int make_all(struct tls_shop *s, const struct tls_materials *materials, struct buf *errors, struct tls **ret)
+static int make_all(
+    struct tls_shop *s, const struct tls_materials *materials, struct tickets *tickets, struct buf *errors, struct tls **ret)
 {
 	int err = 0;
 
@@ -66,7 +65,7 @@ static int make_all(struct tls_shop *s, const struct tls_materials *materials, s
 			.conf = s->conf,
 			.listen = &s->conf->listens[i],
 			.materials = materials->all,
-			.tickets = s->tickets,
+			.tickets = tickets,
 			.clock = s->clock,
 			.http2 = s->conf->listens[i].http2,
 		};
@@ -77,20 +76,25 @@ static int make_all(struct tls_shop *s, const struct tls_materials *materials, s
 	return err;
 }
 
-static struct tls **swap(struct tls_shop *s, struct tls **fresh)
+/* Both get what was there. */
+static void swap(struct tls_shop *s, struct tls ***fresh, struct tickets **tickets)
 {
+	struct tickets *keys = s->tickets;
 	struct tls **old;
 
 	pthread_mutex_lock(&s->mutex);
 	old = s->current;
-	s->current = fresh;
+	s->current = *fresh;
 	pthread_mutex_unlock(&s->mutex);
-	return old;
+	*fresh = old;
+	s->tickets = *tickets;
+	*tickets = keys;
 }
 
 int tls_shop_adopt(struct tls_shop *s, struct slice bytes, struct buf *errors)
 {
 	struct tls **fresh = calloc(MAX(s->conf->listen_count, 1), sizeof(struct tls *));
+	struct tickets *tickets = NULL;
 	struct tls_materials materials;
 	int err;
 
@@ -98,11 +102,14 @@ int tls_shop_adopt(struct tls_shop *s, struct slice bytes, struct buf *errors)
 		return -ENOMEM;
 	err = tls_materials_parse(bytes, s->conf->tls_count, &materials);
 	if (!err)
-		err = make_all(s, &materials, errors, fresh);
+		err = tickets_new_fixed(materials.own, materials.own_count, &tickets);
 	if (!err)
-		fresh = swap(s, fresh);
+		err = make_all(s, &materials, tickets, errors, fresh);
+	if (!err)
+		swap(s, &fresh, &tickets);
 	/* What is not current any more goes; connections hold theirs. */
 	drop_all(fresh, s->conf->listen_count);
+	tickets_drop(&tickets);
 	tls_materials_done(&materials);
 	return err;
 }

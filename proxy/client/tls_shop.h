@@ -1,6 +1,6 @@
 /*
  * tls_shop: the current struct tls of each listener, made of what the master has sent last.
- * Owns:   one reference of each, and forebay's own ticket keys, which outlive every renewal.
+ * Owns:   one reference of each, and of forebay's own ticket keys, which the master makes.
  * Thread: tls_shop_adopt the front's main thread; tls_shop_get any.
  */
 #ifndef FOREBAY_PROXY_TLS_SHOP_H

@@ -12,6 +12,7 @@
 
 #include "core/buf.h"
 #include "core/log.h"
+#include "proxy/client/tickets.h"
 #include "proxy/client/tls_shop.h"
 #include "proxy/daemon/keyfiles.h"
 #include "proxy/daemon/keywatch.h"
@@ -36,6 +37,8 @@ struct keys {
 	const struct conf *conf;
 	const struct clock *clock;
 	struct section *sections;
+	struct tickets *tickets; /* forebay's own keys */
+	struct ticket_key given; /* the one of them that encrypts, as the front was told last */
 	int fd;
 	/* once they are watched */
 	struct keywatch *watch;
@@ -186,9 +189,18 @@ static int read_section(
 
 /* ---- what the front gets ---- */
 
-static int join_sections(const struct section *sections, size_t count, struct buf *out)
+/* *ret is the ticket key that encrypts. */
+static int join(const struct keys *k, const struct section *sections, struct buf *out, struct ticket_key *ret)
 {
-	for (size_t i = 0; i < count; i++)
+	struct ticket_key own[TICKETS_OWN];
+	size_t count = tickets_all(k->tickets, own);
+	int err = count > 0 ? tls_materials_begin(own, count, out) : -EIO;
+
+	*ret = own[0];
+	OPENSSL_cleanse(own, sizeof(own));
+	if (err)
+		return err;
+	for (size_t i = 0; i < k->conf->tls_count; i++)
 		buf_add(out, buf_slice(&sections[i].bytes));
 	return out->failed ? -ENOMEM : 0;
 }
@@ -233,11 +245,12 @@ static int make_memfd(struct slice bytes)
 /* Makes the memfd of these sections. Nothing has changed after an error. */
 static int publish(struct keys *k, const struct section *sections, struct buf *errors)
 {
+	struct ticket_key first;
 	struct buf all;
 	int fd = -1, err;
 
 	buf_init(&all, BYTES_MAX);
-	err = join_sections(sections, k->conf->tls_count, &all);
+	err = join(k, sections, &all, &first);
 	if (!err)
 		err = try_as_front(k, buf_slice(&all), errors);
 	if (!err)
@@ -250,6 +263,7 @@ static int publish(struct keys *k, const struct section *sections, struct buf *e
 	if (k->fd != -1)
 		close(k->fd);
 	k->fd = fd;
+	k->given = first;
 	return 0;
 }
 
@@ -286,6 +300,8 @@ int keys_new(const struct conf *conf, const struct clock *clock, struct buf *err
 	for (size_t i = 0; !err && i < conf->tls_count; i++)
 		k->sections[i].conf = &conf->tls[i];
 	if (!err && conf->tls_count > 0)
+		err = tickets_new(clock, &k->tickets);
+	if (!err && conf->tls_count > 0)
 		err = read_first(k, errors, warnings);
 	if (err)
 		keys_free(&k);
@@ -310,6 +326,8 @@ void keys_free(struct keys **pk)
 	for (size_t i = 0; k->sections && i < k->conf->tls_count; i++)
 		section_done(&k->sections[i]);
 	free(k->sections);
+	tickets_drop(&k->tickets);
+	OPENSSL_cleanse(&k->given, sizeof(k->given));
 	if (k->fd != -1)
 		close(k->fd);
 	free(k);
@@ -462,10 +480,30 @@ static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 	look(ctx);
 }
 
+void keys_turn_tickets(struct keys *k)
+{
+	struct ticket_key now;
+	struct buf errors;
+	int err;
+
+	if (!tickets_current(k->tickets, &now) || memcmp(now.name, k->given.name, sizeof(now.name)) != 0) {
+		buf_init(&errors, LINES_MAX);
+		err = publish(k, k->sections, &errors);
+		if (err)
+			log_error("event=ticket_keys_stay error=\"%s\" what=\"new ones could not be given to the front\"",
+			    strerror(-err));
+		else
+			k->changed(k->ctx);
+		buf_done(&errors);
+	}
+	OPENSSL_cleanse(&now, sizeof(now));
+}
+
 static void on_hour(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	look(ctx);
 	keys_tell_expiry(ctx);
+	keys_turn_tickets(ctx);
 }
 
 static void on_change(void *ctx)

@@ -1,7 +1,7 @@
 /*
  * keys: certificates and keys of all [tls NAME], read and checked by the master, so that the front never opens one; read again when
  * their files change.
- * Owns:   what it has read last and found right, as bytes for the front in a sealed memfd.
+ * Owns:   what it has read last and found right, as bytes for the front in a sealed memfd; forebay's own session ticket keys.
  * Never:  lets something broken take the place of something that works. Blocks, but for reading small files.
  * Thread: the master's.
  */
@@ -32,5 +32,8 @@ MUST_USE int keys_watch(struct keys *k, struct event_base *base, void (*changed)
 
 /* Logs which certificates will not be valid for much longer: each of 30, 7 and 1 days, and the end, once. The watch does it every hour. */
 void keys_tell_expiry(struct keys *k);
+
+/* New session ticket keys, if it is time for them: then `changed` is called. The watch does it every hour. */
+void keys_turn_tickets(struct keys *k);
 
 #endif

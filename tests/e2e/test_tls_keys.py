@@ -4,6 +4,7 @@ FOREBAY_TEST_RENEWALS says how many times the pair is renewed under load, once a
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -224,6 +225,16 @@ def test_a_session_is_resumed(work, ca, version):
     site = tls_site(work, {"main": ca.issue("main", ["a.test"]).options})
     begin(site, work.path("session"), version)
     assert all(resumes(site, work.path("session"), version) for _ in range(8))  # whichever thread it meets
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_session_is_resumed_by_the_front_that_takes_a_lost_ones_place(work, ca, version):
+    site = tls_site(work, {"main": ca.issue("main", ["a.test"]).options})
+    begin(site, work.path("session"), version)
+    lost = site.front()
+    os.kill(lost, signal.SIGKILL)
+    wait_for(lambda: site.front() not in (None, lost), "another front")
+    assert resumes(site, work.path("session"), version)
 
 
 def test_sessions_without_tickets_are_shared_by_the_threads(work, ca):

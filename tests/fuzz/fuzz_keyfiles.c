@@ -64,7 +64,7 @@ static void configure(struct conf_tls *t, unsigned given, struct conf_word ticke
 static void must_fit(const struct key_site *s, struct tls_material *m)
 {
 	const struct conf_tls *t = &s->sections[0];
-	const struct tls_materials all = { m, 1 };
+	const struct tls_materials all = { .own = { { .bytes = 32 } }, .own_count = 1, .all = m, .count = 1 };
 	struct buf bytes;
 
 	must(sk_X509_num(m->chain) >= 1 && sk_X509_num(m->chain) <= TLS_CHAIN_MAX);

@@ -9,6 +9,7 @@
 
 static void must_be_within_limits(const struct tls_materials *m)
 {
+	must(m->own_count >= 1 && m->own_count <= TICKETS_OWN);
 	for (size_t i = 0; i < m->count; i++) {
 		const struct tls_material *one = &m->all[i];
 

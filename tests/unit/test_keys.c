@@ -900,6 +900,53 @@ static void the_end_of_a_certificate_is_told_four_times(void **state UNUSED)
 	site_done(&s);
 }
 
+/* ---- forebay's own ticket keys ---- */
+
+static struct tls_materials given(const struct site *s)
+{
+	struct tls_materials m;
+
+	(void)serial_given(s, &m);
+	return m;
+}
+
+/* Whoever takes a lost front's place gets what that one had. */
+static void ticket_keys_stay_until_it_is_time_for_new_ones(void **state UNUSED)
+{
+	struct tls_materials first, now;
+	struct clock_test clock;
+	struct site s;
+
+	clock_test_init(&clock);
+	clock.wall_us = keyfiles_expiry_us(all.leaf.x) - 60 * DAY_US;
+	site_init(&s);
+	site_conf(&s, "c.pem", "k.pem", "");
+	site_start(&s, &clock.clock);
+	first = given(&s);
+	assert_int_equal(first.own_count, 1);
+	clock_test_advance(&clock, (TICKETS_TURN_MS - 1) * 1000);
+	keys_turn_tickets(s.keys);
+	by_rename(&s);
+	wait_said(&s, RENEWED);
+	assert_int_equal(s.changes, 1); /* the certificate's */
+	now = given(&s);
+	assert_int_equal(now.own_count, 1);
+	assert_memory_equal(now.own, first.own, sizeof(now.own[0]));
+	tls_materials_done(&now);
+	clock_test_advance(&clock, 1000);
+	keys_turn_tickets(s.keys);
+	keys_turn_tickets(s.keys);
+	assert_int_equal(s.changes, 2);
+	now = given(&s);
+	assert_int_equal(now.own_count, 2);
+	assert_memory_not_equal(now.own[0].name, first.own[0].name, TICKET_NAME_BYTES);
+	assert_memory_equal(&now.own[1], &first.own[0], sizeof(now.own[1]));
+	tls_materials_done(&now);
+	tls_materials_done(&first);
+	assert_int_equal(serial_now(&s), 18);
+	site_done(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -912,6 +959,7 @@ int main(void)
 		cmocka_unit_test(each_section_is_renewed_by_itself),
 		cmocka_unit_test(a_new_staple_is_taken_and_a_broken_one_is_not),
 		cmocka_unit_test(the_end_of_a_certificate_is_told_four_times),
+		cmocka_unit_test(ticket_keys_stay_until_it_is_time_for_new_ones),
 	};
 
 	return cmocka_run_group_tests(tests, make_certificates, drop_certificates);

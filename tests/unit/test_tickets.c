@@ -25,7 +25,7 @@ static void turn(struct clock_test *c, unsigned times)
 
 static void a_key_serves_and_is_known_for_two_turns_more(void **state UNUSED)
 {
-	struct ticket_key keys[4];
+	struct ticket_key keys[4], all[TICKETS_OWN];
 	struct clock_test clock;
 	struct tickets *t;
 
@@ -50,6 +50,10 @@ static void a_key_serves_and_is_known_for_two_turns_more(void **state UNUSED)
 	assert_int_equal(find(t, &keys[0]), TICKET_UNKNOWN);
 	assert_int_equal(find(t, &keys[1]), TICKET_OLD);
 	assert_int_equal(find(t, &keys[2]), TICKET_OLD);
+	assert_int_equal(tickets_all(t, all), TICKETS_OWN);
+	assert_memory_equal(&all[1], &keys[2], sizeof(all[1]));
+	assert_memory_equal(&all[2], &keys[1], sizeof(all[2]));
+	assert_int_equal(find(t, &all[0]), TICKET_CURRENT);
 	tickets_drop(&t);
 }
 

@@ -845,8 +845,9 @@ static void a_session_ends_at_its_time(void **state UNUSED)
 
 static void write_materials(const struct site *s, struct buf *out)
 {
-	const struct tls_materials m = { (struct tls_material *)(uintptr_t)s->materials, CERTIFICATES };
+	struct tls_materials m = { .all = (struct tls_material *)(uintptr_t)s->materials, .count = CERTIFICATES };
 
+	m.own_count = tickets_all(s->tickets, m.own);
 	buf_init(out, 1 << 20);
 	assert_int_equal(tls_materials_write(&m, out), 0);
 }
