@@ -36,7 +36,7 @@ struct conf_network {
 	uint8_t bytes[16];
 };
 
-enum conf_access_format { ACCESS_COMBINED, ACCESS_JSON, ACCESS_TIMING };
+enum conf_access_format { ACCESS_COMBINED, ACCESS_JSON, ACCESS_TIMING, ACCESS_SHORT, ACCESS_COLOR };
 enum conf_app { APP_NONE, APP_DEMO, APP_WSGI, APP_EXEC };
 enum conf_tls_profile { TLS_PROFILE_INTERMEDIATE, TLS_PROFILE_MODERN };
 enum conf_client_verify { CLIENT_VERIFY_OFF, CLIENT_VERIFY_OPTIONAL, CLIENT_VERIFY_REQUIRE };

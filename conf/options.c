@@ -66,6 +66,8 @@ static const char *const format_words[] = {
 	[ACCESS_COMBINED] = "combined",
 	[ACCESS_JSON] = "json",
 	[ACCESS_TIMING] = "timing",
+	[ACCESS_SHORT] = "short",
+	[ACCESS_COLOR] = "color",
 	NULL,
 };
 
@@ -107,7 +109,8 @@ static const struct option forebay_options[] = {
 	    "dropped, counted and the count is logged."),
 	WORD(FOREBAY, access_format, format_words, "combined", RELOAD,
 	    "What a line of the access log looks like. combined: as Apache's. json: one object. timing: key=value, "
-	    "with where the time of a request went."),
+	    "with where the time of a request went. short: the least of it, for somebody at a terminal. color: the same, with the status "
+	    "in color."),
 	LIST(FOREBAY, "trusted", NETWORKS, struct conf_network, trusted, trusted_count, RELOAD,
 	    "Peers whose X-Forwarded-For, Forwarded and X-Request-Id fields are believed: a network such as "
 	    "10.0.0.0/8, an address, or unix for clients on Unix sockets. From all others these fields are replaced."),

@@ -68,8 +68,9 @@ static int check_pool_user(const struct ground *g, const struct conf_pool *p)
 	if (!p->user && p->app == APP_DEMO && g->worker_user) {
 		log_info("[pool %s] user is not set: its workers run as \"%s\"", p->name, g->worker_user);
 	} else if (!p->user) {
-		log_error("[pool %s] user: forebay was started by root: say which user the workers shall run as, an unprivileged one "
-		          "that is not the front's (\"%s\")",
+		log_error(
+		    "[pool %s] user: forebay was started by root: say which user the workers shall run as, an unprivileged one "
+		    "that is not the front's (\"%s\")",
 		    p->name, g->user_found.name);
 		return -EINVAL;
 	} else if (uid_of(p->user) == (uid_t)-1) {

@@ -416,6 +416,51 @@ static void write_timing(struct access_log *l, const struct access_record *r)
 		buf_char(b, '-');
 }
 
+/* For eyes on a terminal. Nothing that was sent can move its cursor or change its color: all that is not plain is escaped. */
+
+static const char *color_of(unsigned status)
+{
+	static const char *const colors[] = { [2] = "32", [3] = "36", [4] = "33", [5] = "1;31" };
+	unsigned hundreds = status / 100;
+
+	return hundreds < ARRAY_LEN(colors) && colors[hundreds] ? colors[hundreds] : "0";
+}
+
+static void short_status(struct access_log *l, unsigned status)
+{
+	if (l->format == ACCESS_COLOR)
+		buf_printf(&l->line, "\x1b[%sm%u\x1b[0m ", color_of(status), status);
+	else
+		buf_printf(&l->line, "%u ", status);
+}
+
+static void short_request(struct buf *b, const struct access_record *r)
+{
+	if (!r->request) {
+		add_quoted(b, r->request_line, TARGET_MAX);
+		return;
+	}
+	add_word(b, method_of(r), TEXT_MAX);
+	buf_char(b, ' ');
+	add_word(b, target_of(r), TARGET_MAX);
+}
+
+static void write_short(struct access_log *l, const struct access_record *r)
+{
+	struct buf *b = &l->line;
+
+	short_status(l, r->status);
+	short_request(b, r);
+	buf_printf(b, " %" PRIu64 "B", r->response_bytes);
+	timing_ms(b, "total", r->total_us);
+	timing_ms(b, "hold", r->hold_us);
+	timing_ms(b, "queue", r->queue_us);
+	if (r->reason) {
+		buf_char(b, ' ');
+		add_quoted(b, slice_str(r->reason), TEXT_MAX);
+	}
+}
+
 void access_log_write(struct access_log *l, const struct access_record *r)
 {
 	buf_clear(&l->line);
@@ -428,6 +473,10 @@ void access_log_write(struct access_log *l, const struct access_record *r)
 		break;
 	case ACCESS_TIMING:
 		write_timing(l, r);
+		break;
+	case ACCESS_SHORT:
+	case ACCESS_COLOR:
+		write_short(l, r);
 		break;
 	}
 	buf_char(&l->line, '\n');

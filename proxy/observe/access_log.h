@@ -1,5 +1,5 @@
 /*
- * access_log: one line for each exchange and each refusal, as combined, json or timing.
+ * access_log: one line for each exchange and each refusal, as combined, json, timing, short or color.
  * Owns:   nothing but a scratch buffer for the line.
  * Thread: one event thread's.
  */
@@ -43,6 +43,7 @@ struct access_log;
  * combined: CLIENT - - [TIME] "REQUEST LINE" STATUS BYTES "REFERER" "USER AGENT", as other servers write it.
  * json:     one object a line with all there is; null where there is nothing; valid whatever was sent.
  * timing:   TIME ID CLIENT "METHOD TARGET" STATUS BYTES receive= queue= hold= drain= total= pool= worker= reason="...", in milliseconds.
+ * short:    STATUS METHOD TARGET BYTES total= hold= queue= REASON, in milliseconds. color: the same, the status in a terminal's color.
  * All times of day are UTC. A line is less than LOGGER_LINE_MAX: texts that are too long are cut and end in "...".
  */
 

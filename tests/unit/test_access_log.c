@@ -93,6 +93,8 @@ static void a_request_in_each_format(void **state UNUSED)
 		[ACCESS_TIMING] = ("2026-11-23T01:20:21.000042Z 67f0c1d2-1 192.0.2.7 \"GET /a?b=c\" 200 34567 receive=0.001"
 		                   " queue=0.020 hold=12.345 drain=2000.000 total=18446744073709551.614 pool=shop worker=4711"
 		                   " reason=-\n"),
+		[ACCESS_SHORT] = "200 GET /a?b=c 34567B total=18446744073709551.614 hold=12.345 queue=0.020\n",
+		[ACCESS_COLOR] = "\x1b[32m200\x1b[0m GET /a?b=c 34567B total=18446744073709551.614 hold=12.345 queue=0.020\n",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(expected); i++) {
@@ -122,6 +124,9 @@ static void a_refusal_of_what_was_not_understood(void **state UNUSED)
 		     "\"reason\":\"bad \\\"byte\\\"\",\"referer\":null,\"user_agent\":null}\n"),
 		[ACCESS_TIMING] = ("2026-11-23T01:20:21.000042Z - 192.0.2.7 \"GE\\x00T \\x22/\\xFF\" 400 0 receive=- queue=-"
 		                   " hold=- drain=- total=1.000 pool=- worker=- reason=\"bad \\x22byte\\x22\"\n"),
+		[ACCESS_SHORT] = "400 \"GE\\x00T \\x22/\\xFF\" 0B total=1.000 hold=- queue=- \"bad \\x22byte\\x22\"\n",
+		[ACCESS_COLOR] =
+		    "\x1b[33m400\x1b[0m \"GE\\x00T \\x22/\\xFF\" 0B total=1.000 hold=- queue=- \"bad \\x22byte\\x22\"\n",
 	};
 	const struct access_record r = {
 		.wall_us = WHEN,
@@ -194,7 +199,7 @@ static void long_texts_are_cut_and_marked(void **state UNUSED)
 	char *text = malloc(1 << 16);
 
 	for (size_t i = 0; i < ARRAY_LEN(fillers); i++) {
-		for (enum conf_access_format f = ACCESS_COMBINED; f <= ACCESS_TIMING; f++) {
+		for (enum conf_access_format f = ACCESS_COMBINED; f <= ACCESS_SHORT; f++) {
 			struct slice huge = slice_of(text, 1 << 16);
 			struct head request;
 			struct access_record r = plain_record(&request);
@@ -207,7 +212,7 @@ static void long_texts_are_cut_and_marked(void **state UNUSED)
 			r.id = r.client = r.peer = huge;
 			line = written(f, &r);
 			assert_true(strlen(line) < LOGGER_LINE_MAX);
-			assert_non_null(strstr(line, "...\""));
+			assert_non_null(strstr(line, f == ACCESS_SHORT ? "... " : "...\""));
 			free(line);
 			head_done(&request);
 		}
@@ -284,7 +289,7 @@ static void no_bytes_break_a_line(void **state UNUSED)
 
 	for (int round = 0; round < 500; round++) {
 		struct head request;
-		struct access_record r = plain_record(round % 4 ? &request : NULL);
+		struct access_record r = plain_record(round % 5 ? &request : NULL);
 		char *line;
 		const char *end;
 
@@ -292,14 +297,38 @@ static void no_bytes_break_a_line(void **state UNUSED)
 		    hostile_bytes(&seed, bytes[2], 512));
 		r.request_line = hostile_bytes(&seed, bytes[0], 512);
 		r.id = hostile_bytes(&seed, bytes[3], 512);
-		line = written((enum conf_access_format)(round % 3), &r);
-		if (round % 3 == ACCESS_JSON && (!(end = json_value(line)) || strcmp(end, "\n") != 0))
+		line = written((enum conf_access_format)(round % 4), &r);
+		if (round % 4 == ACCESS_JSON && (!(end = json_value(line)) || strcmp(end, "\n") != 0))
 			fail_msg("round %d: %s", round, line);
 		for (const char *c = line; *c; c++)
 			if (((unsigned char)*c < 0x20 && *c != '\n') || *c == 0x7f)
 				fail_msg("round %d: a control byte", round);
 		free(line);
 		head_done(&request);
+	}
+}
+
+static void each_class_of_status_has_a_color(void **state UNUSED)
+{
+	static const struct {
+		unsigned status;
+		const char *start;
+	} cases[] = {
+		{ 200, "\x1b[32m200\x1b[0m " },
+		{ 304, "\x1b[36m304\x1b[0m " },
+		{ 499, "\x1b[33m499\x1b[0m " },
+		{ 599, "\x1b[1;31m599\x1b[0m " },
+		{ 101, "\x1b[0m101\x1b[0m " },
+		{ 999, "\x1b[0m999\x1b[0m " },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct access_record r = { .status = cases[i].status, .request_line = SLICE("\x1b[31mGET") };
+		char *line = written(ACCESS_COLOR, &r);
+
+		if (strncmp(line, cases[i].start, strlen(cases[i].start)) != 0 || strstr(line + 10, "\x1b[31m"))
+			fail_msg("row %zu: %s", i, line);
+		free(line);
 	}
 }
 
@@ -310,6 +339,7 @@ int main(void)
 		cmocka_unit_test(a_refusal_of_what_was_not_understood),
 		cmocka_unit_test(bytes_from_outside_are_escaped),
 		cmocka_unit_test(long_texts_are_cut_and_marked),
+		cmocka_unit_test(each_class_of_status_has_a_color),
 		cmocka_unit_test(no_bytes_break_a_line),
 	};
 
