@@ -292,8 +292,10 @@ static void check_pool_kind(struct check *c, const struct section *s)
 {
 	static const char *const with_socket_only[] = { "slots", "keepalive", "keepalive_idle", "replay_unread",
 		"require_length", NULL };
-	static const char *const with_app_only[] = { "processes", "threads", "directory", "user", "environment", "max_requests",
-		NULL };
+	static const char *const with_app_only[] = { "processes", "threads", "processes_min", "scale_up_delay",
+		"scale_down_after", "directory", "virtualenv", "user", "group", "umask", "niceness", "locale", "environment",
+		"environment_file", "preload", "preload_request", "health_path", "start_timeout", "restart_on_change",
+		"max_requests", "max_memory", "replay_max", "quarantine_dir", "quarantine_limit", NULL };
 	unsigned socket = section_said(s, "socket"), app = section_said(s, "app");
 
 	if (socket && app) {
@@ -307,6 +309,21 @@ static void check_pool_kind(struct check *c, const struct section *s)
 	} else {
 		errors_add(c->errors, place_of(s, NULL), FOUND("neither socket nor app"), NOTHING,
 		    "one of the two: who serves this pool");
+	}
+}
+
+static void check_pool_app(struct check *c, const struct section *s)
+{
+	const struct conf_pool *p = &c->conf->pools[s->index];
+	char found[32];
+
+	if (p->virtualenv && p->app == APP_DEMO)
+		errors_add(c->errors, place_of(s, "virtualenv"), FOUND("virtualenv"), NOTHING,
+		    "no virtualenv in a pool whose app (line %u) is not wsgi:MODULE", section_said(s, "app"));
+	if (p->processes_min > p->processes) {
+		snprintf(found, sizeof(found), "%u", p->processes_min);
+		errors_add(c->errors, place_of(s, "processes_min"), FOUND_QUOTED(slice_str(found)), NOTHING,
+		    "at most the pool's %u processes", p->processes);
 	}
 }
 
@@ -365,6 +382,28 @@ static void refuse_pool(struct check *c, const struct section *s, struct slice n
 	errors_add(c->errors, place_of(s, "pool"), FOUND_QUOTED(name), n.best, "the name of a [pool NAME]");
 }
 
+/* Whole segments of the route's path. */
+static bool is_mounted(const struct conf_route *r)
+{
+	size_t len = strlen(r->mount);
+
+	return r->path && len > 1 && r->mount[len - 1] != '/' && strncmp(r->path, r->mount, len) == 0 &&
+	       (r->path[len] == '/' || r->path[len] == '\0');
+}
+
+static void check_mount(struct check *c, const struct section *s, const struct conf_route *r)
+{
+	if (!r->mount)
+		return;
+	if (r->pool && r->pool->app == APP_NONE)
+		errors_add(c->errors, place_of(s, "mount"), FOUND("mount"), NOTHING,
+		    "a pool with app: what others' servers are mounted at, they are told by their own configuration");
+	if (r->path && !is_mounted(r))
+		errors_add(c->errors, place_of(s, "mount"), FOUND_QUOTED(slice_str(r->mount)), NOTHING,
+		    "the route's path%s%s, or the first segments of it", *r->path ? " " : " (which this one does not have)",
+		    r->path);
+}
+
 static void check_route(struct check *c, const struct section *s)
 {
 	struct conf_route *r = &c->conf->routes[s->index];
@@ -375,6 +414,7 @@ static void check_route(struct check *c, const struct section *s)
 	r->pool = pool_named(c->conf, slice_str(r->pool_name));
 	if (!r->pool)
 		refuse_pool(c, s, slice_str(r->pool_name));
+	check_mount(c, s, r);
 }
 
 static void check_proxy_protocol(struct check *c, const struct section *s)
@@ -413,6 +453,7 @@ static void check_section(struct check *c, const struct section *s)
 		break;
 	case SECTION_POOL:
 		check_pool_kind(c, s);
+		check_pool_app(c, s);
 		check_pool_slots(c, s);
 		check_pool_replay(c, s);
 		break;

@@ -178,6 +178,11 @@ unsigned conf_pool_slots(const struct conf_pool *p)
 	return p->app != APP_NONE ? p->processes * p->threads : p->slots * (unsigned)p->socket_count;
 }
 
+unsigned conf_pool_processes_min(const struct conf_pool *p)
+{
+	return p->processes_min ? p->processes_min : p->processes;
+}
+
 unsigned conf_pool_streams(const struct conf_pool *p)
 {
 	return p->streams > 0 ? p->streams : MAX(conf_pool_slots(p) / 4, 1u);

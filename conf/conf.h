@@ -129,11 +129,27 @@ struct conf_pool {
 	unsigned app;     /* enum conf_app */
 	char *app_target; /* what stands behind the colon, or NULL */
 	unsigned processes, threads;
+	unsigned processes_min; /* 0: as `processes`; conf_pool_processes_min() has the number */
+	uint64_t scale_up_delay_ms, scale_down_after_ms;
 	char *directory;
-	char *user;
+	char *virtualenv; /* NULL: none */
+	char *user, *group;
+	unsigned umask;
+	int niceness;
+	char *locale;
 	char **environment; /* KEY=VALUE */
 	size_t environment_count;
-	uint64_t max_requests; /* 0: any number */
+	char *environment_file; /* NULL: none */
+	bool preload;
+	char *preload_request; /* a target such as /; NULL: none */
+	char *health_path;     /* the same */
+	uint64_t start_timeout_ms;
+	char *restart_on_change; /* NULL: none */
+	uint64_t max_requests;   /* 0: any number */
+	uint64_t max_memory;     /* bytes; 0: any */
+	unsigned replay_max;
+	char *quarantine_dir;      /* NULL: none */
+	unsigned quarantine_limit; /* files */
 	/* both */
 	unsigned queue_limit;
 	uint64_t queue_timeout_ms;
@@ -152,6 +168,7 @@ struct conf_route {
 	char *pattern; /* both, as the route is named in messages */
 	char *pool_name;
 	const struct conf_pool *pool; /* set when checked */
+	char *mount;                  /* "/blog": what of the path is SCRIPT_NAME; NULL: nothing */
 	uint64_t body_limit;          /* bytes */
 	uint64_t body_memory;         /* bytes */
 	uint64_t hold;                /* bytes */
@@ -196,6 +213,9 @@ const struct conf_tls *conf_listen_tls(const struct conf *c, const struct conf_l
 /* All slots of a pool: slots of each socket, or processes * threads. 1 to CONF_POOL_SLOTS_MAX. */
 #define CONF_POOL_SLOTS_MAX 65535
 unsigned conf_pool_slots(const struct conf_pool *p);
+
+/* Workers that are always there: processes_min, or `processes`. */
+unsigned conf_pool_processes_min(const struct conf_pool *p);
 
 /* How many of them streams may hold: `streams`, or a quarter, at least one. */
 unsigned conf_pool_streams(const struct conf_pool *p);

@@ -38,7 +38,8 @@
 #define NAME(section, name, field, when, text) ROW(section, name, NAME, when, char *, field, .help = text)
 #define PATH(section, field, list, value, when, text)                                                                          \
 	ROW(section, #field, PATH, when, char *, field, .words = list, .initial = value, .help = text)
-#define TOKENS(section, field, text) ROW(section, #field, TOKENS, RELOAD, char *, field, .help = text)
+#define TOKENS(section, field, what, value, when, text)                                                                        \
+	ROW(section, #field, TOKENS, when, char *, field, .unit = what, .initial = value, .help = text)
 #define LIST(section, name, type, ctype, field, count, when, text)                                                             \
 	ROW(section, name, type, when, ctype *, field, .count_offset = FIELD(section, count, size_t), .help = text)
 
@@ -175,6 +176,7 @@ static const struct option listen_options[] = {
 	    "send at once; as many come back in 30 s. A connection that sends more is ended with ENHANCE_YOUR_CALM."),
 };
 
+#define OF_OPENSSL      "words of OpenSSL's with \":\" between them"
 #define OF_THE_LISTENER " The [tls NAME] of one listener agree on it, or the first says it alone."
 
 static const struct option tls_options[] = {
@@ -189,9 +191,10 @@ static const struct option tls_options[] = {
 	    "not sent after its time."),
 	WORD(TLS, profile, profile_words, "intermediate", RELOAD,
 	    "Mozilla's recommendations. intermediate: TLS 1.2 and 1.3. modern: TLS 1.3 only." OF_THE_LISTENER),
-	TOKENS(
-	    TLS, ciphers, "The ciphers of TLS 1.2, as openssl-ciphers(1) has them, in place of the profile's." OF_THE_LISTENER),
-	TOKENS(TLS, curves, "The key exchange groups, such as X25519:prime256v1, in place of the profile's." OF_THE_LISTENER),
+	TOKENS(TLS, ciphers, OF_OPENSSL, NULL, RELOAD,
+	    "The ciphers of TLS 1.2, as openssl-ciphers(1) has them, in place of the profile's." OF_THE_LISTENER),
+	TOKENS(TLS, curves, OF_OPENSSL, NULL, RELOAD,
+	    "The key exchange groups, such as X25519:prime256v1, in place of the profile's." OF_THE_LISTENER),
 	PATH(TLS, client_ca, no_words, NULL, RELOAD,
 	    "A PEM file: the authorities that clients' certificates are from." OF_THE_LISTENER),
 	WORD(TLS, client_verify, verify_words, "off", RELOAD,
@@ -229,17 +232,62 @@ static const struct option pool_options[] = {
 	    "on: a response that has neither a length nor chunks is answered 502, since its end cannot be told from "
 	    "a worker's death."),
 	ROW(POOL, "app", APP, RESTART, unsigned, app,
-	    .help = "What forebay's own workers run. demo: a few built-in pages that show what reached the worker."),
-	UINT(POOL, processes, 1, 1024, "2", RESTART, "processes", "Worker processes. With app only."),
+	    .help =
+	        "What forebay's own workers run. wsgi:MODULE or wsgi:MODULE:CALLABLE: a Python application (PEP 3333); without "
+	        "CALLABLE it is called application or app. demo: a few built-in pages that show what reached the worker."),
+	UINT(POOL, processes, 1, 1024, "2", RESTART, "processes",
+	    "Worker processes; with processes_min, so many at most. With app only."),
 	UINT(POOL, threads, 1, 1024, "1", RESTART, "threads", "Threads of each worker process. With app only."),
-	PATH(POOL, directory, no_words, NULL, RESTART, "The working directory of the workers. With app only."),
+	UINT(POOL, processes_min, 1, 1024, "auto", RESTART, "processes",
+	    "Worker processes that are always there; up to `processes` are started while requests wait. auto: all. With app only."),
+	TIME(POOL, scale_up_delay, 1, HOUR_MS, "100ms", RESTART,
+	    "A process is added when requests have waited for longer than this for a worker. With app only."),
+	TIME(POOL, scale_down_after, SECOND_MS, DAY_MS, "60s", RESTART,
+	    "A process more than processes_min is ended when so many were not needed for so long. With app only."),
+	PATH(POOL, directory, no_words, NULL, RESTART,
+	    "The working directory of the workers, where Python modules are looked for first. With app only."),
+	PATH(POOL, virtualenv, no_words, NULL, RESTART,
+	    "The Python virtual environment of the application. With app = wsgi only."),
 	NAME(POOL, "user", user, RESTART,
 	    "The user that the workers run as. Started by root without it, they run as an unprivileged user that is not the "
 	    "front's. With app only."),
+	NAME(POOL, "group", group, RESTART, "The group that they run as, in place of the user's own. With app only."),
+	ROW(POOL, "umask", OCTAL, RESTART, unsigned, umask, .max = 0777, .initial = "022",
+	    .help = "What is taken from the mode of files that the workers make. With app only."),
+	ROW(POOL, "niceness", NICENESS, RESTART, int, niceness, .initial = "0",
+	    .help = "How much the workers give way to other processes. With app only."),
+	TOKENS(POOL, locale, "a locale such as C.UTF-8 or de_DE.UTF-8", "C.UTF-8", RESTART,
+	    "The workers' locale (LC_ALL), unless `environment` says another. With app only."),
 	LIST(POOL, "environment", ENVIRONMENT, char *, environment, environment_count, RESTART,
 	    "A variable for the workers, KEY=VALUE; quotes are part of the value. With app only."),
+	PATH(POOL, environment_file, no_words, NULL, RESTART,
+	    "A file with such lines; empty ones and those that begin with # are left out. What `environment` says counts more. With "
+	    "app only."),
+	BOOL(POOL, preload, "on", RESTART,
+	    "on: the application is loaded once, and the workers are forked from that process with its memory. off: each worker "
+	    "loads it. With app only."),
+	PATH(POOL, preload_request, no_words, NULL, RESTART,
+	    "A path that is asked for once before the first worker is forked, for applications that load a part of themselves "
+	    "with their first request. With app only."),
+	PATH(POOL, health_path, no_words, NULL, RESTART,
+	    "A path that a new worker must answer with a status from 200 to 399 before it gets requests. With app only."),
+	TIME(POOL, start_timeout, 100, HOUR_MS, "60s", RESTART,
+	    "How long a worker may take to load the application and to answer health_path. With app only."),
+	PATH(POOL, restart_on_change, no_words, NULL, RESTART,
+	    "A file; when it is written, replaced or touched, new workers are started and take over from the old ones, as with "
+	    "SIGHUP. With app only."),
 	U64(POOL, max_requests, 0, UINT32_MAX, "0", RESTART, "requests",
 	    "A worker is replaced after about so many requests. 0: never. With app only."),
+	SIZE(POOL, max_memory, 0, 1024 * GIGA, "0", RESTART,
+	    "A worker whose memory (its proportional share) is above this is replaced after its current requests. 0: never. With "
+	    "app only."),
+	UINT(POOL, replay_max, 0, 10, "1", RELOAD, "tries",
+	    "How often a request that was with a worker when that died may be tried again, where `retries` allows it at all; "
+	    "then 502. With app only."),
+	PATH(POOL, quarantine_dir, no_words, NULL, RESTART,
+	    "Where such a request, once it was given up, is kept in a file for study: see forebay replay. With app only."),
+	UINT(POOL, quarantine_limit, 1, 100000, "100", RESTART, "files",
+	    "Files in quarantine_dir; no more are made. With app only."),
 	UINT(POOL, queue_limit, 0, 1000000, "1000", RELOAD, "requests",
 	    "Requests that wait for a slot; one more is answered 503 with Retry-After."),
 	TIME(POOL, queue_timeout, 10, HOUR_MS, "30s", RELOAD,
@@ -262,6 +310,9 @@ static const struct option pool_options[] = {
 
 static const struct option route_options[] = {
 	NAME(ROUTE, "pool", pool_name, RELOAD, "The pool that serves it: the NAME of a [pool NAME]. Required."),
+	PATH(ROUTE, mount, no_words, NULL, RELOAD,
+	    "What of the path is the application's own address (SCRIPT_NAME), such as /blog; the rest is PATH_INFO. The route's "
+	    "path, or a part of it. For pools with app only."),
 	SIZE(ROUTE, body_limit, 0, 1024 * GIGA, "1G", RELOAD, "A request's body; above: 413."),
 	SIZE(ROUTE, body_memory, 0, 64 * MEGA, "1M", RELOAD,
 	    "How much of a request's body may be in memory; what is above goes to the spool. So does what a slow client has "

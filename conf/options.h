@@ -17,12 +17,14 @@ enum option_type {
 	OPTION_SIZE,        /* uint64_t, bytes; K M G */
 	OPTION_RATE,        /* uint64_t, bytes per second; K M G */
 	OPTION_TIME,        /* uint64_t, milliseconds; ms s m h d, a bare number is seconds */
+	OPTION_OCTAL,       /* unsigned: octal digits */
+	OPTION_NICENESS,    /* int: may be negative */
 	OPTION_BOOL,        /* bool */
 	OPTION_WORD,        /* unsigned: the index in `words` */
 	OPTION_NAME,        /* char *: a user or a pool */
 	OPTION_PATH,        /* char *: an absolute path, or one of `words` */
-	OPTION_APP,         /* unsigned: enum conf_app */
-	OPTION_TOKENS,      /* char *: words for OpenSSL, which judges them when it gets them */
+	OPTION_APP,         /* unsigned: enum conf_app; what stands behind its colon goes to app_target */
+	OPTION_TOKENS,      /* char *: printable characters, `unit` says what; who gets them judges them */
 	OPTION_ADDRESSES,   /* lists: one value a line; a pointer and a count */
 	OPTION_SOCKETS,     /* */
 	OPTION_NETWORKS,    /* */
@@ -49,7 +51,7 @@ struct option {
 	const char *help;
 };
 
-#define SECTION_OPTIONS_MAX 32 /* rows of one section */
+#define SECTION_OPTIONS_MAX 64 /* rows of one section */
 
 /* What section `s` is called, how it is written, and what it is for. */
 const char *section_kind(enum option_section s);

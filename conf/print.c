@@ -12,6 +12,8 @@ static const char *const type_names[] = {
 	[OPTION_SIZE] = "size",
 	[OPTION_RATE] = "rate",
 	[OPTION_TIME] = "time",
+	[OPTION_OCTAL] = "octal number",
+	[OPTION_NICENESS] = "number",
 	[OPTION_BOOL] = "switch",
 	[OPTION_WORD] = "word",
 	[OPTION_NAME] = "name",
@@ -31,7 +33,7 @@ static const char *unit_of(const struct option *o)
 {
 	if (o->type == OPTION_TIME)
 		return "ms s m h d, a bare number is seconds";
-	return o->unit ? o->unit : "none";
+	return o->unit && o->type != OPTION_TOKENS ? o->unit : "none";
 }
 
 static const char *initial_of(const struct option *o)

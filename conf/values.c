@@ -239,16 +239,94 @@ static int set_tokens(const struct option *o, void *target, struct slice value)
 	return set_text(o, target, value);
 }
 
+static bool is_variable_name(struct slice s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.ptr[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (i > 0 && c >= '0' && c <= '9')))
+			return false;
+	}
+	return s.len > 0;
+}
+
+static int set_octal(const struct option *o, void *target, struct slice value)
+{
+	uint64_t number = 0;
+
+	for (size_t i = 0; i < value.len; i++) {
+		if (value.ptr[i] < '0' || value.ptr[i] > '7')
+			return -EINVAL;
+		number = number << 3 | (uint64_t)(value.ptr[i] - '0');
+		if (number > o->max)
+			return -EINVAL;
+	}
+	*(unsigned *)field_of(o, target) = (unsigned)number;
+	return 0;
+}
+
+static int set_niceness(const struct option *o, void *target, struct slice value)
+{
+	bool negative = value.ptr[0] == '-';
+	uint64_t number;
+
+	if (!slice_to_u64(slice_of(value.ptr + negative, value.len - negative), &number) || number > (negative ? 20 : 19))
+		return -EINVAL;
+	*(int *)field_of(o, target) = negative ? -(int)number : (int)number;
+	return 0;
+}
+
+/* Names with dots between them. */
+static bool is_dotted(struct slice s)
+{
+	struct slice name;
+	bool more = true;
+
+	while (more) {
+		more = slice_cut(&s, '.', &name);
+		if (!more)
+			name = s;
+		if (!is_variable_name(name))
+			return false;
+	}
+	return true;
+}
+
+/* MODULE, MODULE:CALLABLE, or MODULE:FACTORY(). */
+static bool is_wsgi_target(struct slice s)
+{
+	struct slice module;
+
+	if (!slice_cut(&s, ':', &module))
+		return is_dotted(s);
+	if (s.len > 2 && memcmp(s.ptr + s.len - 2, "()", 2) == 0)
+		s.len -= 2;
+	return is_dotted(module) && is_dotted(s);
+}
+
 static int set_app(const struct option *o, void *target, struct slice value, struct refusal *r)
 {
-	static const char *const apps[] = { "demo", NULL };
+	static const char *const apps[] = { "demo", "wsgi:", NULL };
+	struct conf_pool *pool = target;
+	struct slice rest = value, kind;
+	unsigned *app = field_of(o, target);
 
-	if (word_index(apps, value) < 0) {
+	if (slice_eq(value, SLICE("demo"))) {
+		*app = APP_DEMO;
+		return 0;
+	}
+	if (!slice_cut(&rest, ':', &kind) || !slice_eq(kind, SLICE("wsgi"))) {
 		suggest_word(apps, value, r);
 		return -EINVAL;
 	}
-	*(unsigned *)field_of(o, target) = APP_DEMO;
-	return 0;
+	if (!is_wsgi_target(rest)) {
+		snprintf(r->expected, sizeof(r->expected), "wsgi:MODULE or wsgi:MODULE:CALLABLE, such as wsgi:mysite.wsgi");
+		return -EINVAL;
+	}
+	*app = APP_WSGI;
+	free(pool->app_target);
+	pool->app_target = slice_dup(rest);
+	return pool->app_target ? 0 : -ENOMEM;
 }
 
 /* Lists */
@@ -346,17 +424,6 @@ static int add_word(const struct option *o, void *target, struct slice value, st
 	return 0;
 }
 
-static bool is_variable_name(struct slice s)
-{
-	for (size_t i = 0; i < s.len; i++) {
-		char c = s.ptr[i];
-
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (i > 0 && c >= '0' && c <= '9')))
-			return false;
-	}
-	return s.len > 0;
-}
-
 static bool has_variable(char *const *list, size_t count, struct slice name)
 {
 	for (size_t i = 0; i < count; i++)
@@ -401,6 +468,10 @@ static int set_by_type(const struct option *o, void *target, struct slice value,
 		return set_name(o, target, value);
 	case OPTION_PATH:
 		return set_path(o, target, value, r);
+	case OPTION_OCTAL:
+		return set_octal(o, target, value);
+	case OPTION_NICENESS:
+		return set_niceness(o, target, value);
 	case OPTION_APP:
 		return set_app(o, target, value, r);
 	case OPTION_TOKENS:
@@ -478,6 +549,11 @@ void option_free(const struct option *o, void *target)
 		text = field_of(o, target);
 		free(*text);
 		*text = NULL;
+	} else if (o->type == OPTION_APP) {
+		struct conf_pool *pool = target;
+
+		free(pool->app_target);
+		pool->app_target = NULL;
 	}
 }
 
@@ -490,6 +566,12 @@ void option_describe(const struct option *o, struct buf *out)
 	case OPTION_RATE:
 	case OPTION_TIME:
 		describe_number(o, out);
+		break;
+	case OPTION_OCTAL:
+		buf_printf(out, "octal digits up to %o", (unsigned)o->max);
+		break;
+	case OPTION_NICENESS:
+		buf_add(out, SLICE("a number from -20 to 19"));
 		break;
 	case OPTION_BOOL:
 		buf_add(out, SLICE("on or off"));
@@ -506,10 +588,10 @@ void option_describe(const struct option *o, struct buf *out)
 			buf_printf(out, "%s%s", o->words[i + 1] ? ", " : " or ", o->words[i]);
 		break;
 	case OPTION_APP:
-		buf_add(out, SLICE("demo, the one app that this version has"));
+		buf_add(out, SLICE("wsgi:MODULE, wsgi:MODULE:CALLABLE or demo"));
 		break;
 	case OPTION_TOKENS:
-		buf_add(out, SLICE("words of OpenSSL's with \":\" between them"));
+		buf_add(out, slice_str(o->unit));
 		break;
 	case OPTION_ADDRESSES:
 		buf_add(out, SLICE("an address and port such as 127.0.0.1:8000, [::]:8000 or unix:/run/forebay.sock"));

@@ -240,10 +240,27 @@ static const struct {
 	{ false, SLICE_INIT("[pool x]\nsocket = /x\nslots = 3\nprocesses = 2\nenvironment = A=b\n"),
 	    "f:11: pool x.processes: found \"processes\", expected no processes in a pool with socket (line 9)\n"
 	    "f:12: pool x.environment: found \"environment\", expected no environment in a pool with socket (line 9)\n" },
-	{ false, SLICE_INIT("[pool x]\napp = wsgi:site.wsgi\n"),
-	    "f:9: pool x.app: found \"wsgi:site.wsgi\", expected demo, the one app that this version has\n" },
 	{ false, SLICE_INIT("[pool x]\napp = exec:gunicorn\n"),
-	    "f:9: pool x.app: found \"exec:gunicorn\", expected demo, the one app that this version has\n" },
+	    "f:9: pool x.app: found \"exec:gunicorn\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE or demo\n" },
+	{ false, SLICE_INIT("[pool x]\napp = wsgi\n"),
+	    "f:9: pool x.app: found \"wsgi\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE or demo; did you mean \"wsgi:\"?\n" },
+	{ false, SLICE_INIT("[pool x]\napp = wsgi:my-site.wsgi\n"),
+	    "f:9: pool x.app: found \"wsgi:my-site.wsgi\", expected wsgi:MODULE or wsgi:MODULE:CALLABLE, such as"
+	    " wsgi:mysite.wsgi\n" },
+	{ false, SLICE_INIT("[pool x]\napp = wsgi:a..b\n"),
+	    "f:9: pool x.app: found \"wsgi:a..b\", expected wsgi:MODULE or wsgi:MODULE:CALLABLE, such as wsgi:mysite.wsgi\n" },
+	{ false, SLICE_INIT("[pool x]\napp = wsgi:a:make(1)\n"),
+	    "f:9: pool x.app: found \"wsgi:a:make(1)\", expected wsgi:MODULE or wsgi:MODULE:CALLABLE, such as"
+	    " wsgi:mysite.wsgi\n" },
+	{ false, SLICE_INIT("[pool x]\napp = demo\nvirtualenv = /v\nprocesses_min = 3\n"),
+	    "f:10: pool x.virtualenv: found virtualenv, expected no virtualenv in a pool whose app (line 9) is not wsgi:MODULE\n"
+	    "f:11: pool x.processes_min: found \"3\", expected at most the pool's 2 processes\n" },
+	{ false, SLICE_INIT("[pool x]\napp = demo\numask = 28\nniceness = 20\n"),
+	    "f:10: pool x.umask: found \"28\", expected octal digits up to 777\n"
+	    "f:11: pool x.niceness: found \"20\", expected a number from -20 to 19\n" },
+	{ false, SLICE_INIT("[pool x]\nsocket = /x\nslots = 3\npreload = off\nquarantine_dir = /q\n"),
+	    "f:11: pool x.preload: found \"preload\", expected no preload in a pool with socket (line 9)\n"
+	    "f:12: pool x.quarantine_dir: found \"quarantine_dir\", expected no quarantine_dir in a pool with socket (line 9)\n" },
 	{ false, SLICE_INIT("[pool x]\nsocket = /x\nsocket = unix:/x\nslots = 3\n"),
 	    "f:10: pool x.socket: found \"/x\", expected each socket once: the first is in line 9\n" },
 	{ false, SLICE_INIT("[pool x]\nsocket = 127.0.0.1:8000\nslots = 3\n"),
@@ -259,6 +276,15 @@ static const struct {
 	    "f:10: pool x.socket: found \"[::1]:2\", expected a Unix socket with replay_unread = on (line 12): TCP does not"
 	    " show what was read\n" },
 	/* routes */
+	{ false, SLICE_INIT("[pool x]\napp = demo\n[route a/b]\npool = x\nmount = /c\n[route a/bc]\npool = x\nmount = /b\n"),
+	    "f:12: route a/b.mount: found \"/c\", expected the route's path /b, or the first segments of it\n"
+	    "f:15: route a/bc.mount: found \"/b\", expected the route's path /bc, or the first segments of it\n" },
+	{ false, SLICE_INIT("[pool x]\napp = demo\n[route a]\npool = x\nmount = /\n"),
+	    "f:12: route a.mount: found \"/\", expected the route's path (which this one does not have), or the first segments of"
+	    " it\n" },
+	{ false, SLICE_INIT("[route a/b]\npool = shop\nmount = /b\n"),
+	    "f:10: route a/b.mount: found mount, expected a pool with app: what others' servers are mounted at, they are told by"
+	    " their own configuration\n" },
 	{ false, SLICE_INIT("[route a]\npool = shpo\n"),
 	    "f:9: route a.pool: found \"shpo\", expected the name of a [pool NAME]; did you mean \"shop\"?\n" },
 	{ false, SLICE_INIT("[route a]\npool = elsewhere\n"),
@@ -382,7 +408,22 @@ static void the_defaults_are_the_documented_ones(void **state UNUSED)
 	assert_null(own->app_target);
 	assert_int_equal(own->processes, 2);
 	assert_int_equal(own->threads, 1);
+	assert_int_equal(own->processes_min, 0);
+	assert_int_equal(conf_pool_processes_min(own), 2);
+	assert_int_equal(own->scale_up_delay_ms, 100);
+	assert_int_equal(own->scale_down_after_ms, 60000);
+	assert_int_equal(own->umask, 022);
+	assert_int_equal(own->niceness, 0);
+	assert_string_equal(own->locale, "C.UTF-8");
+	assert_true(own->preload);
+	assert_null(own->preload_request);
+	assert_null(own->health_path);
+	assert_int_equal(own->start_timeout_ms, 60000);
 	assert_int_equal(own->max_requests, 0);
+	assert_int_equal(own->max_memory, 0);
+	assert_int_equal(own->replay_max, 1);
+	assert_null(own->quarantine_dir);
+	assert_int_equal(own->quarantine_limit, 100);
 	assert_null(own->user);
 	assert_null(own->directory);
 	assert_int_equal(own->index, 1);
@@ -394,6 +435,36 @@ static void the_defaults_are_the_documented_ones(void **state UNUSED)
 	assert_true(r->buffer);
 	conf_drop(&c);
 	assert_null(c);
+}
+
+static const struct {
+	const char *value, *target;
+} wsgi_apps[] = {
+	{ "wsgi:site", "site" },
+	{ "wsgi:my_site.wsgi", "my_site.wsgi" },
+	{ "wsgi:a.b:application", "a.b:application" },
+	{ "wsgi:a.b:sites.one", "a.b:sites.one" },
+	{ "wsgi:a:create_app()", "a:create_app()" },
+};
+
+static void an_app_of_ones_own(void **state UNUSED)
+{
+	for (size_t i = 0; i < ARRAY_LEN(wsgi_apps); i++) {
+		char text[512];
+		struct conf *c;
+
+		snprintf(text, sizeof(text),
+		    "%s[pool own]\napp = %s\nvirtualenv = /venv\numask = 077\nniceness = -5\n"
+		    "[route b/c/d]\npool = own\nmount = /c\n",
+		    BASE, wsgi_apps[i].value);
+		c = right(slice_str(text));
+		assert_int_equal(c->pools[1].app, APP_WSGI);
+		assert_string_equal(c->pools[1].app_target, wsgi_apps[i].target);
+		assert_int_equal(c->pools[1].umask, 077);
+		assert_int_equal(c->pools[1].niceness, -5);
+		assert_string_equal(c->routes[c->route_count - 1].mount, "/c");
+		conf_drop(&c);
+	}
 }
 
 /* A file beside the tests, for which `make distcheck` has another directory. */
@@ -908,6 +979,7 @@ static void the_last_holder_frees(void **state UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_app_of_ones_own),
 		cmocka_unit_test(a_file_is_refused_in_clear_words),
 		cmocka_unit_test(a_file_may_be_written_in_many_ways),
 		cmocka_unit_test(an_empty_file_says_what_is_missing),

@@ -245,7 +245,7 @@ static const struct {
 	{ SECTION_FOREBAY, "user", "a b", "" },
 	{ SECTION_POOL, "app", "demo", NULL },
 	{ SECTION_POOL, "app", "dem", "demo" },
-	{ SECTION_POOL, "app", "wsgi:a.b:c", "" },
+	{ SECTION_POOL, "app", "wsgi:a.b:c", NULL },
 	{ SECTION_POOL, "app", "exec:gunicorn", "" },
 	{ SECTION_POOL, "environment", "A=", NULL },
 	{ SECTION_POOL, "environment", "_a1=b=c", NULL },
