@@ -317,7 +317,7 @@ static void check_pool_app(struct check *c, const struct section *s)
 	const struct conf_pool *p = &c->conf->pools[s->index];
 	char found[32];
 
-	if (p->virtualenv && p->app == APP_DEMO)
+	if (p->virtualenv && p->app != APP_WSGI)
 		errors_add(c->errors, place_of(s, "virtualenv"), FOUND("virtualenv"), NOTHING,
 		    "no virtualenv in a pool whose app (line %u) is not wsgi:MODULE", section_said(s, "app"));
 	if (p->processes_min > p->processes) {

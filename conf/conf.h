@@ -37,7 +37,7 @@ struct conf_network {
 };
 
 enum conf_access_format { ACCESS_COMBINED, ACCESS_JSON, ACCESS_TIMING, ACCESS_SHORT, ACCESS_COLOR };
-enum conf_app { APP_NONE, APP_DEMO, APP_WSGI, APP_EXEC };
+enum conf_app { APP_NONE, APP_DEMO, APP_WSGI, APP_WORKER, APP_EXEC };
 enum conf_tls_profile { TLS_PROFILE_INTERMEDIATE, TLS_PROFILE_MODERN };
 enum conf_client_verify { CLIENT_VERIFY_OFF, CLIENT_VERIFY_OPTIONAL, CLIENT_VERIFY_REQUIRE };
 
@@ -126,8 +126,9 @@ struct conf_pool {
 	bool replay_unread;
 	bool require_length;
 	/* forebay's own */
-	unsigned app;     /* enum conf_app */
-	char *app_target; /* what stands behind the colon, or NULL */
+	unsigned app;      /* enum conf_app */
+	char *app_program; /* of worker:PROGRAM TARGET: the program's path; else NULL */
+	char *app_target;  /* of wsgi:TARGET and worker:PROGRAM TARGET; else NULL */
 	unsigned processes, threads;
 	unsigned processes_min; /* 0: as `processes`; conf_pool_processes_min() has the number */
 	uint64_t scale_up_delay_ms, scale_down_after_ms;

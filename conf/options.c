@@ -234,7 +234,8 @@ static const struct option pool_options[] = {
 	ROW(POOL, "app", APP, RESTART, unsigned, app,
 	    .help =
 	        "What forebay's own workers run. wsgi:MODULE or wsgi:MODULE:CALLABLE: a Python application (PEP 3333); without "
-	        "CALLABLE it is called application or app. demo: a few built-in pages that show what reached the worker."),
+	        "CALLABLE it is called application or app. worker:PROGRAM or worker:PROGRAM TARGET: a program of "
+	        "your own, by its path, made with forebay-worker(3). demo: a few built-in pages that show what reached the worker."),
 	UINT(POOL, processes, 1, 1024, "2", RESTART, "processes",
 	    "Worker processes; with processes_min, so many at most. With app only."),
 	UINT(POOL, threads, 1, 1024, "1", RESTART, "threads", "Threads of each worker process. With app only."),
@@ -249,8 +250,8 @@ static const struct option pool_options[] = {
 	PATH(POOL, virtualenv, no_words, NULL, RESTART,
 	    "The Python virtual environment of the application. With app = wsgi only."),
 	NAME(POOL, "user", user, RESTART,
-	    "The user that the workers run as. Started by root without it, they run as an unprivileged user that is not the "
-	    "front's. With app only."),
+	    "The user that the workers run as, who is not the front's. Required where forebay is started by root, but for the demo. "
+	    "With app only."),
 	NAME(POOL, "group", group, RESTART, "The group that they run as, in place of the user's own. With app only."),
 	ROW(POOL, "umask", OCTAL, RESTART, unsigned, umask, .max = 0777, .initial = "022",
 	    .help = "What is taken from the mode of files that the workers make. With app only."),

@@ -23,7 +23,7 @@ enum option_type {
 	OPTION_WORD,        /* unsigned: the index in `words` */
 	OPTION_NAME,        /* char *: a user or a pool */
 	OPTION_PATH,        /* char *: an absolute path, or one of `words` */
-	OPTION_APP,         /* unsigned: enum conf_app; what stands behind its colon goes to app_target */
+	OPTION_APP,         /* unsigned: enum conf_app; what stands behind its colon goes to app_program and app_target */
 	OPTION_TOKENS,      /* char *: printable characters, `unit` says what; who gets them judges them */
 	OPTION_ADDRESSES,   /* lists: one value a line; a pointer and a count */
 	OPTION_SOCKETS,     /* */

@@ -304,29 +304,60 @@ static bool is_wsgi_target(struct slice s)
 	return is_dotted(module) && is_dotted(s);
 }
 
-static int set_app(const struct option *o, void *target, struct slice value, struct refusal *r)
+static int keep_text(char **text, struct slice value)
 {
-	static const char *const apps[] = { "demo", "wsgi:", NULL };
-	struct conf_pool *pool = target;
-	struct slice rest = value, kind;
-	unsigned *app = field_of(o, target);
+	free(*text);
+	*text = slice_dup(value);
+	return *text ? 0 : -ENOMEM;
+}
 
-	if (slice_eq(value, SLICE("demo"))) {
-		*app = APP_DEMO;
-		return 0;
-	}
-	if (!slice_cut(&rest, ':', &kind) || !slice_eq(kind, SLICE("wsgi"))) {
-		suggest_word(apps, value, r);
-		return -EINVAL;
-	}
-	if (!is_wsgi_target(rest)) {
+static int set_wsgi(struct conf_pool *pool, struct slice value, struct refusal *r)
+{
+	if (!is_wsgi_target(value)) {
 		snprintf(r->expected, sizeof(r->expected), "wsgi:MODULE or wsgi:MODULE:CALLABLE, such as wsgi:mysite.wsgi");
 		return -EINVAL;
 	}
-	*app = APP_WSGI;
-	free(pool->app_target);
-	pool->app_target = slice_dup(rest);
-	return pool->app_target ? 0 : -ENOMEM;
+	pool->app = APP_WSGI;
+	return keep_text(&pool->app_target, value);
+}
+
+/* PROGRAM, or PROGRAM TARGET. */
+static int set_program(struct conf_pool *pool, struct slice value, struct refusal *r)
+{
+	struct slice target = value, program;
+	int err;
+
+	if (!slice_cut(&target, ' ', &program)) {
+		program = value;
+		target.len = 0;
+	}
+	if (program.len < 2 || program.ptr[0] != '/') {
+		snprintf(r->expected, sizeof(r->expected),
+		    "worker: and the path of a program, such as worker:/usr/local/libexec/lua-host site.lua");
+		return -EINVAL;
+	}
+	pool->app = APP_WORKER;
+	err = keep_text(&pool->app_program, program);
+	return err || target.len == 0 ? err : keep_text(&pool->app_target, slice_trim_ows(target));
+}
+
+static int set_app(void *target, struct slice value, struct refusal *r)
+{
+	static const char *const apps[] = { "demo", "wsgi:", "worker:", NULL };
+	struct conf_pool *pool = target;
+	struct slice rest = value, kind = slice_of("", 0);
+
+	if (slice_eq(value, SLICE("demo"))) {
+		pool->app = APP_DEMO;
+		return 0;
+	}
+	(void)slice_cut(&rest, ':', &kind);
+	if (slice_eq(kind, SLICE("wsgi")))
+		return set_wsgi(pool, rest, r);
+	if (slice_eq(kind, SLICE("worker")))
+		return set_program(pool, rest, r);
+	suggest_word(apps, value, r);
+	return -EINVAL;
 }
 
 /* Lists */
@@ -473,7 +504,7 @@ static int set_by_type(const struct option *o, void *target, struct slice value,
 	case OPTION_NICENESS:
 		return set_niceness(o, target, value);
 	case OPTION_APP:
-		return set_app(o, target, value, r);
+		return set_app(target, value, r);
 	case OPTION_TOKENS:
 		return set_tokens(o, target, value);
 	case OPTION_ADDRESSES:
@@ -552,8 +583,9 @@ void option_free(const struct option *o, void *target)
 	} else if (o->type == OPTION_APP) {
 		struct conf_pool *pool = target;
 
+		free(pool->app_program);
 		free(pool->app_target);
-		pool->app_target = NULL;
+		pool->app_program = pool->app_target = NULL;
 	}
 }
 
@@ -588,7 +620,7 @@ void option_describe(const struct option *o, struct buf *out)
 			buf_printf(out, "%s%s", o->words[i + 1] ? ", " : " or ", o->words[i]);
 		break;
 	case OPTION_APP:
-		buf_add(out, SLICE("wsgi:MODULE, wsgi:MODULE:CALLABLE or demo"));
+		buf_add(out, SLICE("wsgi:MODULE, wsgi:MODULE:CALLABLE, worker:PROGRAM or demo"));
 		break;
 	case OPTION_TOKENS:
 		buf_add(out, slice_str(o->unit));

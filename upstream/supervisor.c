@@ -414,7 +414,10 @@ static int spawn_worker(struct worker *w, const struct worker_pipes *p)
 	struct supervisor *s = w->supervisor;
 	const struct conf_pool *conf = s->conf;
 	char title[96], threads[16], first[16], requests[24];
-	const char *argv[] = { title, "worker", conf->app == APP_WSGI ? "wsgi" : "demo",
+	const char *argv[] = { title, "worker",
+		conf->app == APP_WSGI     ? "wsgi"
+		: conf->app == APP_WORKER ? "worker"
+		                          : "demo",
 		conf->app_target ? conf->app_target : "", threads, first, requests, NULL };
 	struct spawn_plan plan = { .argv = argv,
 		.fds = { -1, p->output[1], p->output[1], p->control[1], s->started_fd },
@@ -663,7 +666,15 @@ static int check_pool(struct supervisor *s)
 		    s->conf->name, s->program);
 		return -ENOENT;
 	}
-	if (s->conf->app != APP_DEMO && s->conf->app != APP_WSGI) {
+	if (s->conf->app == APP_WORKER) {
+		if (access(s->conf->app_program, X_OK) == -1) {
+			log_error("pool=%s program=%s what=\"it is not there, or not to be run\" error=%s", s->conf->name,
+			    s->conf->app_program, strerrorname_np(errno));
+			return -ENOENT;
+		}
+		(void)snprintf(s->program, sizeof(s->program), "%s", s->conf->app_program);
+	}
+	if (s->conf->app == APP_EXEC) {
 		log_error("pool=%s what=\"this kind of app is not built in\"", s->conf->name);
 		return -ENOTSUP;
 	}

@@ -91,6 +91,9 @@ int forebay_write_file(struct forebay_request *r, int *fd, uint64_t offset, uint
 /* Sends what was collected now. For streams. */
 int forebay_flush(struct forebay_request *r);
 
+/* Takes back what was given so far, but for early hints: the response begins anew. -EALREADY: some of it has been sent. */
+int forebay_reset(struct forebay_request *r);
+
 /* The response cannot be completed: it is cut, so that nobody takes it for whole; if nothing of it was sent yet, the client hears 502. */
 void forebay_abort(struct forebay_request *r);
 

@@ -1,13 +1,17 @@
 """What others write workers with: header, library and pkg-config file, as they are installed."""
 
 import os
+import pwd
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from daemon import FOREBAY, TOP
+import procs
+from daemon import FOREBAY, FRONT_USER, POOL_USER, ROOT, TOP
+from procs import wait_for
 
 BUILD = os.path.dirname(FOREBAY)
 CHECK = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
@@ -60,7 +64,7 @@ def test_the_header_stands_alone(kit, work, compilers, language, standard):
 
 def test_the_library_shows_what_the_header_declares_and_nothing_else(kit):
     names = {a or b for a, b in declared()}
-    assert len(names) == 16
+    assert len(names) == 17
     assert symbols(find(kit, "libforebay-worker.a")[0], "-g", "--defined-only") == names
 
 
@@ -71,6 +75,56 @@ def test_nothing_of_the_front_is_in_the_library(kit):
     has = symbols(find(kit, "libforebay-worker.a")[0])
     assert "worker_main" in has and "talk_serve" in has
     assert not [name for name in has if re.match(r"demo_|conf_|pool_|exchange_|spool_|http1_|client_|master_", name)]
+
+
+# What serves
+
+
+@pytest.fixture
+def lines(kit, work):
+    os.chmod(kit, 0o755)
+    return work.forebay({"app": f"worker:{kit}/lines", "processes": 2, "threads": 2})
+
+
+def test_a_request_gets_to_the_program_and_its_answer_to_the_client(lines):
+    got = lines.ask("GET", "/a%20b?c=d", [("X-It", "yes")])
+    assert got.status == 200 and got.get("Content-Type") == "text/plain; charset=utf-8"
+    variables = dict(line.split(b"=", 1) for line in got.body.splitlines())
+    assert variables[b"PATH_INFO"] == b"/a b" and variables[b"QUERY_STRING"] == b"c=d" and variables[b"HTTP_X_IT"] == b"yes"
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 300_000])  # the last goes by descriptor
+def test_a_body_is_all_there(lines, count):
+    assert lines.ask("POST", "/", body=b"line\n" * count).body == b"%d lines\n" % count
+
+
+def test_it_runs_as_the_pool_says_and_nothing_of_forebay_is_in_it(lines, kit):
+    workers = wait_for(lambda: len(lines.workers()) == 2 and lines.workers(), "two workers")
+    assert {os.readlink(f"/proc/{pid}/exe") for pid in workers} == {os.path.realpath(f"{kit}/lines")}
+    if ROOT:
+        assert {procs.owner(pid) for pid in workers} == {pwd.getpwnam(POOL_USER).pw_uid}
+
+
+def test_a_worker_that_was_killed_is_replaced(lines):
+    workers = wait_for(lambda: len(lines.workers()) == 2 and lines.workers(), "two workers")
+    for pid in workers:
+        procs.kill(pid, signal.SIGKILL)
+    assert lines.ask("POST", "/", body=b"a\nb\n").body == b"2 lines\n"
+
+
+def test_a_program_that_is_not_there_is_said_at_the_start(work):
+    site = work.forebay({"app": "worker:/nowhere/lines"}, ready=False)
+    site.expected = {1}
+    assert site.wait() == 1 and "/nowhere/lines" in site.log()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can choose users")
+@pytest.mark.parametrize("user,words", [(None, "forebay was started by root: say which user"), (FRONT_USER, "is the front's user"),
+                                        ("no-such-user", "there is no such user")])
+def test_under_a_root_master_it_needs_a_user_of_its_own(work, user, words):
+    site = work.forebay({"app": "worker:/bin/true", "user": user}, ready=False)
+    site.expected = {1}
+    assert site.wait() == 1 and words in site.log()
 
 
 def test_by_hand_it_says_what_it_is(kit):

@@ -241,9 +241,9 @@ static const struct {
 	    "f:11: pool x.processes: found \"processes\", expected no processes in a pool with socket (line 9)\n"
 	    "f:12: pool x.environment: found \"environment\", expected no environment in a pool with socket (line 9)\n" },
 	{ false, SLICE_INIT("[pool x]\napp = exec:gunicorn\n"),
-	    "f:9: pool x.app: found \"exec:gunicorn\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE or demo\n" },
+	    "f:9: pool x.app: found \"exec:gunicorn\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE, worker:PROGRAM or demo\n" },
 	{ false, SLICE_INIT("[pool x]\napp = wsgi\n"),
-	    "f:9: pool x.app: found \"wsgi\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE or demo; did you mean \"wsgi:\"?\n" },
+	    "f:9: pool x.app: found \"wsgi\", expected wsgi:MODULE, wsgi:MODULE:CALLABLE, worker:PROGRAM or demo; did you mean \"wsgi:\"?\n" },
 	{ false, SLICE_INIT("[pool x]\napp = wsgi:my-site.wsgi\n"),
 	    "f:9: pool x.app: found \"wsgi:my-site.wsgi\", expected wsgi:MODULE or wsgi:MODULE:CALLABLE, such as"
 	    " wsgi:mysite.wsgi\n" },
@@ -252,6 +252,14 @@ static const struct {
 	{ false, SLICE_INIT("[pool x]\napp = wsgi:a:make(1)\n"),
 	    "f:9: pool x.app: found \"wsgi:a:make(1)\", expected wsgi:MODULE or wsgi:MODULE:CALLABLE, such as"
 	    " wsgi:mysite.wsgi\n" },
+	{ false, SLICE_INIT("[pool x]\napp = worker:\n"),
+	    "f:9: pool x.app: found \"worker:\", expected worker: and the path of a program, such as"
+	    " worker:/usr/local/libexec/lua-host site.lua\n" },
+	{ false, SLICE_INIT("[pool x]\napp = worker:host /site.lua\n"),
+	    "f:9: pool x.app: found \"worker:host /site.lua\", expected worker: and the path of a program, such as"
+	    " worker:/usr/local/libexec/lua-host site.lua\n" },
+	{ false, SLICE_INIT("[pool x]\napp = worker:/host\nvirtualenv = /v\n"),
+	    "f:10: pool x.virtualenv: found virtualenv, expected no virtualenv in a pool whose app (line 9) is not wsgi:MODULE\n" },
 	{ false, SLICE_INIT("[pool x]\napp = demo\nvirtualenv = /v\nprocesses_min = 3\n"),
 	    "f:10: pool x.virtualenv: found virtualenv, expected no virtualenv in a pool whose app (line 9) is not wsgi:MODULE\n"
 	    "f:11: pool x.processes_min: found \"3\", expected at most the pool's 2 processes\n" },
@@ -438,6 +446,14 @@ static void the_defaults_are_the_documented_ones(void **state UNUSED)
 }
 
 static const struct {
+	const char *value, *program, *target;
+} worker_apps[] = {
+	{ "worker:/host", "/host", NULL },
+	{ "worker:/a/host site.lua", "/a/host", "site.lua" },
+	{ "worker:/host  b c:d", "/host", "b c:d" },
+};
+
+static const struct {
 	const char *value, *target;
 } wsgi_apps[] = {
 	{ "wsgi:site", "site" },
@@ -463,6 +479,24 @@ static void an_app_of_ones_own(void **state UNUSED)
 		assert_int_equal(c->pools[1].umask, 077);
 		assert_int_equal(c->pools[1].niceness, -5);
 		assert_string_equal(c->routes[c->route_count - 1].mount, "/c");
+		conf_drop(&c);
+	}
+}
+
+static void a_program_of_ones_own(void **state UNUSED)
+{
+	for (size_t i = 0; i < ARRAY_LEN(worker_apps); i++) {
+		char text[512];
+		struct conf *c;
+
+		snprintf(text, sizeof(text), "%s[pool own]\napp = %s\n", BASE, worker_apps[i].value);
+		c = right(slice_str(text));
+		assert_int_equal(c->pools[1].app, APP_WORKER);
+		assert_string_equal(c->pools[1].app_program, worker_apps[i].program);
+		if (worker_apps[i].target)
+			assert_string_equal(c->pools[1].app_target, worker_apps[i].target);
+		else
+			assert_null(c->pools[1].app_target);
 		conf_drop(&c);
 	}
 }
@@ -980,6 +1014,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_app_of_ones_own),
+		cmocka_unit_test(a_program_of_ones_own),
 		cmocka_unit_test(a_file_is_refused_in_clear_words),
 		cmocka_unit_test(a_file_may_be_written_in_many_ways),
 		cmocka_unit_test(an_empty_file_says_what_is_missing),

@@ -135,6 +135,11 @@ int forebay_flush(struct forebay_request *r)
 	return worker_flush(ours(r));
 }
 
+int forebay_reset(struct forebay_request *r)
+{
+	return worker_reset(ours(r));
+}
+
 void forebay_abort(struct forebay_request *r)
 {
 	worker_abort(ours(r));
