@@ -32,10 +32,14 @@ static const char help[] =
     "  forebay [-c FILE]         serve (FILE: " DEFAULT_FILE ")\n"
     "  forebay -t [-c FILE]      check the configuration: every error is told\n"
     "  forebay run TARGET        serve without a file, on " RUN_LISTEN_DEFAULT "; TARGET is one of\n"
+    "      wsgi:MODULE[:CALLABLE]    a Python application: wsgi:mysite.wsgi, wsgi:shop:app\n"
+    "      worker:PROGRAM            a program made with forebay-worker(3)\n"
     "      demo                      a small built-in application\n"
     "      socket:/path              an HTTP server on a Unix socket\n"
-    "    --listen ADDRESS            e.g. 0.0.0.0:8080, [::]:8080, unix:/run/x.sock\n"
-    "    --processes N, --threads N  of demo: how many are started; of a server: how many it has\n"
+    "    -b, --bind ADDRESS          e.g. 8080, 0.0.0.0:8080, [::]:8080, unix:/run/x.sock (--listen is the same)\n"
+    "    -w, --processes N           workers that are started; of a server: how many it has (--workers is the same)\n"
+    "    -t, --threads N             of each\n"
+    "    -d, --directory DIR         of the application\n"
     "  forebay --options[=mdoc]  every option of the configuration\n"
     "  forebay --version\n"
     "  forebay --help\n"
@@ -143,21 +147,27 @@ static int print_version(void)
 static int run(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "listen", required_argument, NULL, 'l' },
-		{ "processes", required_argument, NULL, 'p' },
+		{ "bind", required_argument, NULL, 'b' },
+		{ "listen", required_argument, NULL, 'b' },
+		{ "processes", required_argument, NULL, 'w' },
+		{ "workers", required_argument, NULL, 'w' },
 		{ "threads", required_argument, NULL, 't' },
+		{ "directory", required_argument, NULL, 'd' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct run_options o = { 0 };
 	int c;
 
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, ":b:w:t:d:h", options, NULL)) != -1) {
 		switch (c) {
-		case 'l':
+		case 'b':
 			o.listen = optarg;
 			break;
-		case 'p':
+		case 'd':
+			o.directory = optarg;
+			break;
+		case 'w':
 			if (!parse_count(optarg, &o.processes))
 				return usage("--processes takes a number from 1 to 1024", optarg);
 			break;
@@ -175,7 +185,7 @@ static int run(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1)
-		return optind == argc ? usage("run takes a target: demo or socket:/path", NULL)
+		return optind == argc ? usage("run takes a target: wsgi:MODULE, worker:PROGRAM, demo or socket:/path", NULL)
 		                      : usage("run takes one target", argv[optind + 1]);
 	o.target = argv[optind];
 	return run_main(&o);

@@ -13,7 +13,8 @@
 
 struct master_options {
 	struct conf *conf;  /* borrowed */
-	const char *screen; /* printed once it serves: what a person at a terminal can do now; NULL: nothing */
+	const char *screen; /* for somebody who develops: printed once it serves; NULL: this is a daemon */
+	const char *reload; /* a folder: when Python source in it changes, the workers start anew; NULL: they do not */
 };
 
 /* Returns the exit status. */

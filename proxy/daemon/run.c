@@ -18,6 +18,8 @@
 
 #define DEMO_PROCESSES 2
 #define DEMO_THREADS   4
+#define APP_PROCESSES  1 /* who develops may keep things in memory, and looks for them in one process */
+#define APP_THREADS    4
 
 enum exit_status { EXIT_USAGE = 2 };
 
@@ -32,8 +34,8 @@ static bool is_one_line(const char *text)
 
 static void compose_daemon(const struct run_options *o, const struct run_place *place, struct buf *ini)
 {
-	buf_printf(
-	    ini, "[forebay]\nspool_dir = %s\nlog = stderr\naccess_log = stderr\naccess_format = timing\n", place->spool_dir);
+	buf_printf(ini, "[forebay]\nspool_dir = %s\nlog = stderr\naccess_log = stderr\naccess_format = %s\n", place->spool_dir,
+	    place->color ? "color" : "short");
 	if (place->front_user)
 		buf_printf(ini, "user = %s\n", place->front_user);
 	buf_printf(ini, "[listen run]\naddress = %s\n[route *]\npool = run\n[pool run]\n", o->listen);
@@ -47,6 +49,25 @@ static void compose_who(const struct run_place *place, bool workers, struct buf 
 	if (workers)
 		buf_printf(screen, ", requests are answered as user \"%s\"", place->worker_user);
 	buf_add(screen, SLICE("\n"));
+}
+
+/* What others' servers take for an address. `text` has the room. */
+static const char *whole_address(const char *listen, char *text, size_t size)
+{
+	static const char localhost[] = "localhost:";
+	uint64_t port;
+
+	if (!listen)
+		return RUN_LISTEN_DEFAULT;
+	if (slice_to_u64(slice_str(listen), &port))
+		(void)snprintf(text, size, "127.0.0.1:%s", listen);
+	else if (listen[0] == ':')
+		(void)snprintf(text, size, "0.0.0.0%s", listen);
+	else if (slice_starts(slice_str(listen), SLICE("localhost:")))
+		(void)snprintf(text, size, "127.0.0.1:%s", listen + sizeof(localhost) - 1);
+	else
+		return listen;
+	return text;
 }
 
 /* A person types the address that a browser takes. */
@@ -78,6 +99,15 @@ static void compose_url(const char *listen, struct buf *url)
 	}
 }
 
+static void compose_processes(
+    const char *what, const struct run_options *o, unsigned processes, unsigned threads, struct buf *screen)
+{
+	buf_printf(screen,
+	    "\nforebay serves %s on %s\n  with %u worker process%s of %u thread%s: %u request%s at a time, more wait in the queue\n",
+	    what, o->listen, processes, processes == 1 ? "" : "es", threads, threads == 1 ? "" : "s", processes * threads,
+	    processes * threads == 1 ? "" : "s");
+}
+
 static void compose_demo(const struct run_options *o, const struct run_place *place, struct buf *ini, struct buf *screen)
 {
 	static const struct {
@@ -96,9 +126,7 @@ static void compose_demo(const struct run_options *o, const struct run_place *pl
 	buf_printf(ini, "app = demo\nprocesses = %u\nthreads = %u\n", processes, threads);
 	if (place->worker_user)
 		buf_printf(ini, "user = %s\n", place->worker_user);
-	buf_printf(screen,
-	    "\nforebay serves its demo on %s\n  with %u worker processes of %u threads: %u requests at a time, more wait in the queue\n",
-	    o->listen, processes, threads, processes * threads);
+	compose_processes("its demo", o, processes, threads, screen);
 	compose_who(place, true, screen);
 	buf_init(&url, TEXT_MAX);
 	compose_url(o->listen, &url);
@@ -106,6 +134,36 @@ static void compose_demo(const struct run_options *o, const struct run_place *pl
 	for (size_t i = 0; i < ARRAY_LEN(tries); i++)
 		buf_printf(screen, "  curl %s'%.*s%s'\n      %s\n", tries[i].arguments, SLICE_ARG(buf_slice(&url)),
 		    tries[i].path, tries[i].what);
+	buf_done(&url);
+}
+
+/* An application of one's own: the words of `app =`, and a program by a path that may begin here. */
+static void compose_app(const struct run_options *o, const struct run_place *place, struct buf *ini, struct buf *screen)
+{
+	static const struct slice program = SLICE_INIT("worker:");
+	unsigned processes = o->processes ? o->processes : APP_PROCESSES, threads = o->threads ? o->threads : APP_THREADS;
+	bool relative = slice_starts(slice_str(o->target), program) && o->target[program.len] && o->target[program.len] != '/';
+	struct buf url;
+
+	if (relative)
+		buf_printf(ini, "app = worker:%s/%s\n", place->here, o->target + program.len);
+	else
+		buf_printf(ini, "app = %s\n", o->target);
+	buf_printf(ini, "processes = %u\nthreads = %u\ndirectory = %s\n", processes, threads, place->directory);
+	if (place->virtualenv && slice_starts(slice_str(o->target), SLICE("wsgi:")))
+		buf_printf(ini, "virtualenv = %s\n", place->virtualenv);
+	if (place->worker_user)
+		buf_printf(ini, "user = %s\n", place->worker_user);
+	compose_processes(o->target, o, processes, threads, screen);
+	buf_printf(screen, "  from %s%s\n", place->directory,
+	    o->reload ? "; when a .py file there changes, new workers take over" : "");
+	if (place->virtualenv && slice_starts(slice_str(o->target), SLICE("wsgi:")))
+		buf_printf(screen, "  with the virtual environment %s\n", place->virtualenv);
+	buf_add(screen, SLICE("  errors are shown to whoever asks: this is for developing, not for a site\n"));
+	compose_who(place, true, screen);
+	buf_init(&url, TEXT_MAX);
+	compose_url(o->listen, &url);
+	buf_printf(screen, "\nTry, in a browser or in another terminal:\n  curl %.*s/\n", SLICE_ARG(buf_slice(&url)));
 	buf_done(&url);
 }
 
@@ -121,7 +179,7 @@ static int compose_socket(
 		*ret_why = "socket: is followed by the path of a socket, as in socket:/run/app.sock";
 		return -EINVAL;
 	}
-	buf_printf(ini, "socket = %s%s%s\nslots = %u\n", relative ? place->directory : "", relative ? "/" : "", path, slots);
+	buf_printf(ini, "socket = %s%s%s\nslots = %u\n", relative ? place->here : "", relative ? "/" : "", path, slots);
 	buf_printf(screen, "\nforebay serves %s on %s\n  with %u request%s at a time, more wait in the queue%s\n", path,
 	    o->listen, slots, slots == 1 ? "" : "s",
 	    o->processes || o->threads ? "" : " (say what the server can do: --processes N --threads N)");
@@ -139,11 +197,11 @@ int run_compose(
     const struct run_options *given, const struct run_place *place, struct buf *ini, struct buf *screen, const char **ret_why)
 {
 	struct run_options o = *given;
+	char address[256];
 	int err = 0;
 
-	if (!o.listen)
-		o.listen = RUN_LISTEN_DEFAULT;
-	if (!is_one_line(o.target) || !is_one_line(o.listen) || !is_one_line(place->directory)) {
+	o.listen = whole_address(o.listen, address, sizeof(address));
+	if (!is_one_line(o.target) || !is_one_line(o.listen) || !is_one_line(place->here) || !is_one_line(place->directory)) {
 		*ret_why = "there is a control character in it";
 		return -EINVAL;
 	}
@@ -152,8 +210,10 @@ int run_compose(
 		compose_demo(&o, place, ini, screen);
 	} else if (slice_starts(slice_str(o.target), SLICE("socket:"))) {
 		err = compose_socket(&o, place, ini, screen, ret_why);
+	} else if (slice_starts(slice_str(o.target), SLICE("wsgi:")) || slice_starts(slice_str(o.target), SLICE("worker:"))) {
+		compose_app(&o, place, ini, screen);
 	} else {
-		*ret_why = "the target is demo or socket:/path/of/a/socket";
+		*ret_why = "the target is wsgi:MODULE, wsgi:MODULE:CALLABLE, worker:PROGRAM, demo or socket:/path/of/a/socket";
 		err = -EINVAL;
 	}
 	if (!err && (ini->failed || screen->failed)) {
@@ -181,6 +241,7 @@ static int serve(const struct run_options *o, const struct run_place *place)
 	} else {
 		buf_char(&screen, '\0');
 		m.screen = screen.failed ? NULL : screen.ptr;
+		m.reload = o->reload ? place->directory : NULL;
 		status = master_run(&m);
 	}
 	conf_drop(&m.conf);
@@ -188,6 +249,22 @@ static int serve(const struct run_options *o, const struct run_place *place)
 	buf_done(&screen);
 	buf_done(&ini);
 	return status;
+}
+
+/* Standard error, where the log goes. https://no-color.org */
+static bool is_for_eyes(void)
+{
+	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	return isatty(STDERR_FILENO) && !(no_color && *no_color) && !(term && strcmp(term, "dumb") == 0);
+}
+
+/* That of the shell. */
+static const char *virtualenv(void)
+{
+	const char *path = getenv("VIRTUAL_ENV");
+
+	return path && path[0] == '/' && is_one_line(path) ? path : NULL;
 }
 
 /* Worth a line on the screen, no more: the server may come later. */
@@ -233,12 +310,17 @@ static int make_spool(char *parent, size_t size, char *spool, size_t spool_size)
 
 int run_main(const struct run_options *o)
 {
-	char parent[PATH_MAX / 2], spool[PATH_MAX / 2], here[PATH_MAX];
-	struct run_place place = { .spool_dir = spool, .directory = here };
+	char parent[PATH_MAX / 2], spool[PATH_MAX / 2], here[PATH_MAX], directory[PATH_MAX];
+	struct run_place place = { .spool_dir = spool, .here = here, .directory = directory, .color = is_for_eyes() };
 	int status, err;
 
 	if (!getcwd(here, sizeof(here)))
 		snprintf(here, sizeof(here), "/");
+	if (!realpath(o->directory ? o->directory : here, directory)) {
+		fprintf(stderr, "forebay run: %s: %s\n", o->directory ? o->directory : here, strerror(errno));
+		return EXIT_FAILURE;
+	}
+	place.virtualenv = virtualenv();
 	if (find_users(&place) != 0) {
 		fputs(
 		    "forebay run: started by root, and two of the users forebay, nobody, www-data and daemon are not there to run as\n",
