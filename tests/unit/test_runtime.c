@@ -682,7 +682,6 @@ enum fault {
 	CANCEL_OF_ANOTHER,
 	FILE_NOT_SENT,
 	FILE_NOT_EXPECTED,
-	FILE_INSIDE,
 	NOT_A_FILE,
 	BAD_PAIRS,
 	FAULT_COUNT,
@@ -738,14 +737,6 @@ static void send_fault(int sock, enum fault fault)
 		break;
 	case FILE_NOT_EXPECTED:
 		put_request(&b, 1, "POST", "/body", "body", 4);
-		file = a_file();
-		break;
-	case FILE_INSIDE:
-		put_request(&b, 1, "POST", "/body", NULL, 4);
-		/* All but the last byte first: the descriptor comes with that one. */
-		assert_int_equal(send(sock, b.ptr, b.len - 1, 0), (ssize_t)b.len - 1);
-		b.ptr[0] = b.ptr[b.len - 1];
-		b.len = 1;
 		file = a_file();
 		break;
 	case NOT_A_FILE:

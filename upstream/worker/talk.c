@@ -1,6 +1,5 @@
 #include "upstream/worker/talk.h"
 
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,11 +7,10 @@
 #include "core/fdpass.h"
 #include "core/fields.h"
 #include "core/head.h"
-#include "upstream/worker/wire.h"
+#include "upstream/worker/intake.h"
 
 #define OUT_BYTES     (64u << 10)                                          /* of an answer, collected before they are sent */
 #define OUT_MAX_BYTES (OUT_BYTES + WIRE_HEAD_MAX + 16 * WIRE_HEADER_BYTES) /* a head comes on top, and frames around it all */
-#define PAYLOAD_KEPT  (64u << 10)                                          /* memory kept for the next request */
 #define NO_DATA_FRAME SIZE_MAX
 #define HEAD_HEADER   (WIRE_HEADER_BYTES + 4)
 
@@ -36,9 +34,7 @@ struct worker_request {
 	bool greeted;
 	uint64_t serial; /* of this request, or of the last */
 	/* the request */
-	char *payload;
-	size_t payload_size;
-	int fd; /* came with a frame, not taken yet; -1: none */
+	struct intake in;
 	struct wire_request request;
 	int body_fd;
 	uint64_t body_at; /* read by worker_body_read so far */
@@ -76,64 +72,9 @@ static void close_fd(int *fd)
 
 /* Receiving. */
 
-/* The next n bytes; a descriptor may come with the first of them only. 1, 0: the front has closed, or -errno. */
-static int receive(struct worker_request *r, char *to, size_t n, bool fd_may_come)
+static int take_hello(struct worker_request *r, struct slice payload)
 {
-	size_t have = 0;
-
-	while (have < n) {
-		int fd = -1;
-		size_t fds;
-		ssize_t got = fdpass_recv(r->sock, to + have, n - have, &fd, 1, &fds, 0);
-
-		if (got == 0 || got == -ECONNRESET)
-			return 0;
-		if (got < 0)
-			return (int)got;
-		if (fds == 1 && (!fd_may_come || have > 0 || r->fd != -1)) {
-			close(fd);
-			return -EPROTO;
-		}
-		if (fds == 1)
-			r->fd = fd;
-		have += (size_t)got;
-	}
-	return 1;
-}
-
-static int make_room(struct worker_request *r, size_t n)
-{
-	if (n <= r->payload_size)
-		return 0;
-	free(r->payload);
-	r->payload_size = 0;
-	r->payload = malloc(n);
-	if (!r->payload)
-		return -ENOMEM;
-	r->payload_size = n;
-	return 0;
-}
-
-/* A header and, behind it, the whole payload. 1, 0: the end, or -errno. */
-static int receive_frame(struct worker_request *r, struct wire_frame *f)
-{
-	char header[WIRE_HEADER_BYTES];
-	int err = receive(r, header, sizeof(header), true);
-
-	if (err != 1)
-		return err;
-	err = wire_get_header(slice_of(header, sizeof(header)), f);
-	if (err != 1)
-		return -EPROTO;
-	if (f->length == 0)
-		return 1;
-	err = make_room(r, f->length);
-	return err ? err : receive(r, r->payload, f->length, false);
-}
-
-static int take_hello(struct worker_request *r, const struct wire_frame *f)
-{
-	if (r->greeted || wire_check_hello(slice_of(r->payload, f->length)) != 0)
+	if (r->greeted || wire_check_hello(payload) != 0)
 		return -EPROTO;
 	r->greeted = true;
 	wire_put_hello(&r->out);
@@ -146,19 +87,19 @@ static int take_body_fd(struct worker_request *r, const struct wire_frame *f)
 	struct stat st;
 
 	if (!(f->flags & WIRE_DESCRIPTOR))
-		return r->fd == -1 ? 0 : -EPROTO;
-	if (r->fd == -1 || fstat(r->fd, &st) == -1 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < r->request.length)
+		return r->in.fd == -1 ? 0 : -EPROTO;
+	if (r->in.fd == -1 || fstat(r->in.fd, &st) == -1 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < r->request.length)
 		return -EPROTO;
-	r->body_fd = r->fd;
-	r->fd = -1;
+	r->body_fd = r->in.fd;
+	r->in.fd = -1;
 	return 0;
 }
 
-static int take_request(struct worker_request *r, const struct wire_frame *f)
+static int take_request(struct worker_request *r, const struct wire_frame *f, struct slice payload)
 {
 	if (!r->greeted || f->serial <= r->serial)
 		return -EPROTO;
-	if (wire_get_request(f, slice_of(r->payload, f->length), &r->request) != 0 || take_body_fd(r, f) != 0)
+	if (wire_get_request(f, payload, &r->request) != 0 || take_body_fd(r, f) != 0)
 		return -EPROTO;
 	r->serial = f->serial;
 	r->walk = 0;
@@ -171,21 +112,22 @@ static int take_request(struct worker_request *r, const struct wire_frame *f)
 static int next_request(struct worker_request *r)
 {
 	struct wire_frame f;
+	struct slice payload;
 	int err;
 
 	for (;;) {
-		err = receive_frame(r, &f);
+		err = intake_frame(&r->in, &f, &payload);
 		if (err != 1)
 			return err;
 		if (f.type == WIRE_REQUEST) {
-			err = take_request(r, &f);
+			err = take_request(r, &f, payload);
 			return err ? err : 1;
 		}
 		if (f.type == WIRE_HELLO)
-			err = take_hello(r, &f);
+			err = take_hello(r, payload);
 		else
 			/* It crossed our END. */
-			err = f.type == WIRE_CANCEL && f.serial == r->serial && r->fd == -1 ? 0 : -EPROTO;
+			err = f.type == WIRE_CANCEL && f.serial == r->serial && r->in.fd == -1 ? 0 : -EPROTO;
 		if (err)
 			return err;
 	}
@@ -349,11 +291,7 @@ static void forget(struct worker_request *r)
 {
 	close_fd(&r->body_fd);
 	close_fd(&r->out_fd);
-	if (r->payload_size > PAYLOAD_KEPT) {
-		free(r->payload);
-		r->payload = NULL;
-		r->payload_size = 0;
-	}
+	intake_forget(&r->in);
 	if (r->state == ANSWER_CONTENT)
 		answer_enter(r, ANSWER_NONE);
 	r->status = r->interim = r->field_count = r->files = 0;
@@ -379,11 +317,10 @@ static int answer(struct worker_request *r)
 
 int talk_serve(int sock, const struct talk_plan *plan)
 {
-	struct worker_request r = {
-		.sock = sock, .plan = plan, .fd = -1, .body_fd = -1, .out_fd = -1, .data_at = NO_DATA_FRAME
-	};
+	struct worker_request r = { .sock = sock, .plan = plan, .body_fd = -1, .out_fd = -1, .data_at = NO_DATA_FRAME };
 	int err;
 
+	intake_init(&r.in, sock);
 	buf_init(&r.fields, WIRE_HEAD_MAX - 4);
 	buf_init(&r.out, OUT_MAX_BYTES);
 	do {
@@ -393,10 +330,9 @@ int talk_serve(int sock, const struct talk_plan *plan)
 		else if (err == 0)
 			break;
 	} while (err == 0);
-	close_fd(&r.fd);
 	close_fd(&r.body_fd);
 	close_fd(&r.out_fd);
-	free(r.payload);
+	intake_done(&r.in);
 	buf_done(&r.fields);
 	buf_done(&r.out);
 	return err == 1 ? 0 : err;
@@ -636,20 +572,16 @@ void worker_abort(struct worker_request *r)
 
 bool worker_client_gone(struct worker_request *r)
 {
-	char header[WIRE_HEADER_BYTES];
 	struct wire_frame f;
-	ssize_t n;
+	int got;
 
 	if (r->gone || r->err)
 		return true;
-	n = recv(r->sock, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
-	if (n == 0)
+	got = intake_look(&r->in, &f);
+	if (got == -ECONNRESET)
 		/* This process shuts the reading side itself when it is about to end. */
 		r->gone = !atomic_load_explicit(r->plan->ending, memory_order_acquire);
-	else if (n == -1)
-		r->gone = errno != EAGAIN && errno != EINTR;
-	else if ((size_t)n == sizeof(header) && wire_get_header(slice_of(header, sizeof(header)), &f) == 1 &&
-	         f.type == WIRE_CANCEL && f.serial == r->serial)
-		r->gone = recv(r->sock, header, sizeof(header), MSG_DONTWAIT) == (ssize_t)sizeof(header);
+	else
+		r->gone = got < 0 || (got == 1 && f.type == WIRE_CANCEL && f.serial == r->serial);
 	return r->gone;
 }
