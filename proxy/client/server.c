@@ -88,6 +88,8 @@ int server_new(const struct server_options *o, struct server **ret)
 		.tls = o->tls,
 		.crowd = &s->crowd,
 		.id_seed = o->id_seed,
+		.poison = o->poison,
+		.poison_ctx = o->poison_ctx,
 		.left = client_left,
 		.left_ctx = s,
 	};

@@ -14,6 +14,7 @@
 
 struct server;
 struct tls_shop;
+struct poison;
 struct guard; /* proxy/client/guard.h: connections of the whole front */
 
 struct server_options {
@@ -25,6 +26,8 @@ struct server_options {
 	struct guard *guard;
 	struct tls_shop *tls;
 	uint64_t id_seed; /* random; request ids are made of it, the thread and a count */
+	void (*poison)(void *ctx, struct poison **p); /* takes a request that is to be kept for study; NULL: nobody does */
+	void *poison_ctx;
 };
 
 MUST_USE int server_new(const struct server_options *o, struct server **ret);

@@ -39,6 +39,8 @@ static const struct rule {
 	[CHANNEL_TICK] = { CHANNEL_FRONT, FD_NONE, SIZE(tick), false },
 	[CHANNEL_DRAINED] = { CHANNEL_FRONT, FD_NONE, 0, false },
 	[CHANNEL_REPLACE] = { CHANNEL_FRONT, FD_NONE, SIZE(replace), false },
+	[CHANNEL_POISON] = { CHANNEL_FRONT, FD_ONE, SIZE(poison), false },
+	[CHANNEL_POISON_BODY] = { CHANNEL_FRONT, FD_ONE, 0, false },
 #undef SIZE
 };
 static_assert(ARRAY_LEN(rules) == CHANNEL_TYPE_COUNT, "a row for each type");

@@ -33,7 +33,9 @@ enum channel_type {
 	CHANNEL_REFUSED, /* the text says why; the front ends */
 	CHANNEL_TICK,    /* the figures, and each thread's sign of life */
 	CHANNEL_DRAINED,
-	CHANNEL_REPLACE, /* an own worker took too long, or broke the protocol: its process is to be replaced */
+	CHANNEL_REPLACE,     /* an own worker took too long, or broke the protocol: its process is to be replaced */
+	CHANNEL_POISON,      /* +fd: the head of a request that was in a worker when it was lost (sealed memfd) */
+	CHANNEL_POISON_BODY, /* +fd: its body; right behind it */
 	CHANNEL_TYPE_COUNT,
 };
 
@@ -70,6 +72,15 @@ struct channel_message {
 			uint32_t pool, slot;
 			int32_t pid;
 		} replace;
+		struct {
+			uint64_t body_bytes; /* of the request, kept or not */
+			int64_t wall_us;
+			uint32_t pool;
+			int32_t pid; /* of the worker */
+			uint32_t tries;
+			uint32_t body_follows; /* 1: as CHANNEL_POISON_BODY */
+			char id[136];          /* NUL-terminated */
+		} poison;
 		struct {
 			uint64_t ticks[CHANNEL_THREADS_MAX]; /* of each event thread; grow while it lives */
 			uint64_t spool_bytes;

@@ -15,6 +15,7 @@
 #include "proxy/daemon/account.h"
 #include "proxy/daemon/spooldir.h"
 #include "proxy/observe/access_log.h"
+#include "proxy/serve/poison.h"
 #include "proxy/serve/route.h"
 #include "upstream/link.h"
 #include "upstream/supervisor.h"
@@ -77,6 +78,25 @@ static void deliver_end(struct mail *m)
 
 	server_cut(t->server);
 	loop_stop(t->loop);
+}
+
+static void deliver_poison(struct mail *m)
+{
+	struct poison *p = CONTAINER_OF(m, struct poison, mail);
+	struct crew *c = p->owner;
+
+	c->o.poison(c->o.ctx, &p);
+}
+
+static void on_poison(void *ctx, struct poison **p)
+{
+	struct crew_thread *t = ctx;
+	struct poison *it = *p;
+
+	*p = NULL;
+	it->owner = t->crew;
+	it->mail.deliver = deliver_poison;
+	mailbox_post(&t->crew->mailbox, &it->mail);
 }
 
 static void *thread_main(void *ctx)
@@ -164,6 +184,8 @@ static int make_thread(struct crew *c, unsigned i)
 		.guard = c->guard,
 		.tls = c->tls,
 		.id_seed = c->id_seed,
+		.poison = on_poison,
+		.poison_ctx = t,
 	};
 	int err;
 
@@ -357,6 +379,7 @@ void crew_end(struct crew *c)
 	for (unsigned i = 0; i < c->o.threads; i++)
 		if (c->threads[i].runs)
 			pthread_join(c->threads[i].thread, NULL);
+	mailbox_drain(&c->mailbox); /* the last that they posted */
 	tell_stalls(c);
 }
 

@@ -14,6 +14,7 @@
 #include "proxy/observe/logger.h"
 
 struct crew;
+struct poison;
 
 struct crew_options {
 	struct event_base *base; /* the main thread's */
@@ -24,7 +25,8 @@ struct crew_options {
 	unsigned connections;
 	unsigned own_files;
 	uint64_t memory_bytes;
-	void (*drained)(void *ctx); /* on the main thread, once after crew_drain: nothing is left */
+	void (*drained)(void *ctx);                   /* on the main thread, once after crew_drain: nothing is left */
+	void (*poison)(void *ctx, struct poison **p); /* on the main thread: a request that is to be kept; takes *p */
 	void *ctx;
 };
 

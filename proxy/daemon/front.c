@@ -17,12 +17,14 @@
 #include "proxy/daemon/crew.h"
 #include "proxy/daemon/sandbox.h"
 #include "proxy/observe/logger.h"
+#include "proxy/serve/poison.h"
 
-#define LOG_FLUSH_MS 1000
-#define QUEUE_MAX    1024 /* messages to the master */
-#define ERRORS_MAX   (64u << 10)
-#define STORM_BYTES  (8u << 20) /* that were held and are not any more: worth to be given back */
-#define CALM_TICKS   3
+#define LOG_FLUSH_MS  1000
+#define QUEUE_MAX     1024 /* messages to the master */
+#define POISON_BEHIND 64   /* messages wait already: requests that are to be kept are not */
+#define ERRORS_MAX    (64u << 10)
+#define STORM_BYTES   (8u << 20) /* that were held and are not any more: worth to be given back */
+#define CALM_TICKS    3
 
 /* What the master has sent decides what may come next. */
 enum front_state {
@@ -177,6 +179,30 @@ static void on_drained(void *ctx)
 		end(f, 1);
 }
 
+/* To the master, who opens paths. Nothing of what it has to do hangs on it: behind others it is left out. */
+static void on_poison(void *ctx, struct poison **p)
+{
+	struct front *f = ctx;
+	struct channel_message m = { .type = CHANNEL_POISON,
+		.u.poison = { .body_bytes = (*p)->body_bytes,
+		    .wall_us = (*p)->wall_us,
+		    .pool = (uint32_t)(*p)->pool,
+		    .pid = (*p)->pid,
+		    .tries = (*p)->tries,
+		    .body_follows = (*p)->body_fd != -1 } };
+	struct channel_message body = { .type = CHANNEL_POISON_BODY };
+	int err = channel_waiting(f->channel) > POISON_BEHIND ? -ENOBUFS : 0;
+
+	slice_to_str(slice_str((*p)->id), m.u.poison.id, sizeof(m.u.poison.id));
+	if (!err)
+		err = channel_send(f->channel, &m, &(*p)->head_fd);
+	if (!err && (*p)->body_fd != -1)
+		err = channel_send(f->channel, &body, &(*p)->body_fd);
+	if (err)
+		log_warning("event=not_quarantined id=%s error=%s", m.u.poison.id, strerrorname_np(-err));
+	poison_free(p);
+}
+
 static void build(struct front *f)
 {
 	const struct crew_options o = {
@@ -189,6 +215,7 @@ static void build(struct front *f)
 		.own_files = f->limits.u.limits.own_files,
 		.memory_bytes = f->limits.u.limits.memory_bytes,
 		.drained = on_drained,
+		.poison = on_poison,
 		.ctx = f,
 	};
 	const char *what;

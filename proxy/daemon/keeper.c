@@ -229,7 +229,7 @@ static int spawn(struct keeper *k, int channel_fd)
 	return spawn_child(&plan, &k->pid);
 }
 
-static void on_message(void *ctx, const struct channel_message *m, int *fd UNUSED)
+static void on_message(void *ctx, const struct channel_message *m, int *fd)
 {
 	struct keeper *k = ctx;
 	char text[2048];
@@ -258,6 +258,10 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd UNUSE
 		return;
 	case CHANNEL_REPLACE:
 		k->events.replace(k->ctx, m->u.replace.pool, m->u.replace.slot, m->u.replace.pid);
+		return;
+	case CHANNEL_POISON:
+	case CHANNEL_POISON_BODY:
+		k->events.poison(k->ctx, m, fd);
 		return;
 	default:
 		break;

@@ -17,6 +17,7 @@
 #include "proxy/daemon/front.h"
 #include "proxy/daemon/keys.h"
 #include "proxy/daemon/master.h"
+#include "proxy/daemon/replay.h"
 #include "proxy/daemon/run.h"
 #include "proxy/daemon/sandbox.h"
 #include "upstream/worker/demo.h"
@@ -40,6 +41,9 @@ static const char help[] =
     "    -w, --processes N           workers that are started; of a server: how many it has (--workers is the same)\n"
     "    -t, --threads N             of each\n"
     "    -d, --directory DIR         of the application\n"
+    "  forebay replay FILE       send a request that stands in a file (quarantine_dir's, or your own) to the daemon that runs by\n"
+    "      [--config FILE]           this configuration (" DEFAULT_FILE "), or\n"
+    "      [--to ADDRESS]            at this address, e.g. 127.0.0.1:8000, unix:/run/x.sock, and print its answer\n"
     "  forebay --options[=mdoc]  every option of the configuration\n"
     "  forebay --version\n"
     "  forebay --help\n"
@@ -191,6 +195,75 @@ static int run(int argc, char **argv)
 	return run_main(&o);
 }
 
+/* Through the listener of a configuration. */
+static int replay_by(const char *config, const char *file)
+{
+	struct conf *conf = load(config);
+	const struct conf_address *to;
+	bool proxy_protocol = false;
+	int status = EXIT_FAILURE;
+
+	if (!conf)
+		return EXIT_FAILURE;
+	to = replay_choose(conf, &proxy_protocol);
+	if (to)
+		status = replay_main(file, to, proxy_protocol);
+	else
+		fprintf(stderr,
+		    "forebay: %s has no listener without TLS that serves: add one, say on a Unix socket, or use --to\n",
+		    config);
+	conf_drop(&conf);
+	return status;
+}
+
+static int replay_to(const char *address, const char *file)
+{
+	struct conf_address to = { 0 };
+	const char *why;
+	int status;
+
+	if (conf_address_parse(slice_str(address), true, &to, &why) != 0)
+		return usage(why, address);
+	status = replay_main(file, &to, false);
+	free(to.text);
+	return status;
+}
+
+static int replay(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "to", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *config = NULL, *to = NULL;
+	int c;
+
+	while ((c = getopt_long(argc, argv, ":c:", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			config = optarg;
+			break;
+		case 't':
+			to = optarg;
+			break;
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_SUCCESS;
+		case ':':
+			return usage("this option takes a value", argv[optind - 1]);
+		default:
+			return usage("replay does not have this option", argv[optind - 1]);
+		}
+	}
+	if (optind != argc - 1)
+		return optind == argc ? usage("replay takes a file", NULL) : usage("replay takes one file", argv[optind + 1]);
+	if (config && to)
+		return usage("replay takes --config or --to, not both", NULL);
+	return to ? replay_to(to, argv[optind]) : replay_by(config ? config : DEFAULT_FILE, argv[optind]);
+}
+
 static int command_line(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -256,5 +329,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	if (argc > 1 && strcmp(argv[1], "run") == 0)
 		return run(argc - 1, argv + 1);
+	if (argc > 1 && strcmp(argv[1], "replay") == 0)
+		return replay(argc - 1, argv + 1);
 	return command_line(argc, argv);
 }

@@ -19,6 +19,7 @@
 #include "proxy/daemon/ground.h"
 #include "proxy/daemon/keeper.h"
 #include "proxy/daemon/notify.h"
+#include "proxy/daemon/quarantine.h"
 #include "proxy/daemon/sandbox.h"
 #include "upstream/supervisor.h"
 
@@ -67,6 +68,7 @@ struct master {
 	struct notify notify;
 	struct ground ground;
 	struct keeper *keeper;
+	struct quarantine *quarantine;
 	bool front_serves;
 	struct staff *staff; /* by conf_pool.index */
 	uint64_t status_ms;  /* the last STATUS= was sent */
@@ -270,7 +272,14 @@ static void on_replace(void *ctx, size_t pool_index, unsigned slot, pid_t pid UN
 		supervisor_replace(m->staff[pool_index].supervisor, slot);
 }
 
-static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_replace, on_gone };
+static void on_poison(void *ctx, const struct channel_message *message, int *fd)
+{
+	struct master *m = ctx;
+
+	quarantine_hear(m->quarantine, message, fd);
+}
+
+static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_replace, on_poison, on_gone };
 
 /* ---- what the workers do ---- */
 
@@ -314,6 +323,7 @@ static void reap(struct master *m)
 		for (size_t i = 0; !known && i < pool_count(m); i++)
 			if (m->staff[i].supervisor)
 				known = supervisor_reaped(m->staff[i].supervisor, pid, status);
+		quarantine_reaped(m->quarantine, pid, status);
 	}
 	if (m->state == MASTER_STOPPING && workers_alive(m) == 0)
 		enter(m, MASTER_ENDED);
@@ -472,6 +482,8 @@ static int start(struct master *m)
 		err = new_keeper(m);
 	if (!err)
 		err = new_supervisors(m);
+	if (!err)
+		err = quarantine_new(m->base, m->o.conf, &clock_real, &m->quarantine);
 	if (err) {
 		log_error("forebay cannot start: %s", strerror(-err));
 		return err;
@@ -479,6 +491,9 @@ static int start(struct master *m)
 	/* Everything that needed more is open. */
 	if (!sandbox_master())
 		log_debug("event=capabilities_kept");
+	err = quarantine_check(m->quarantine);
+	if (err)
+		return err;
 	for (size_t i = 0; i < pool_count(m); i++)
 		if (m->staff[i].supervisor)
 			supervisor_start(m->staff[i].supervisor);
@@ -492,6 +507,7 @@ static void take_down(struct master *m)
 	for (size_t i = 0; m->staff && i < pool_count(m); i++)
 		supervisor_free(&m->staff[i].supervisor);
 	free(m->staff);
+	quarantine_free(&m->quarantine);
 	unwatch(m);
 	if (m->base)
 		event_base_free(m->base);

@@ -15,6 +15,7 @@
 struct guard;
 struct crowd;
 struct tls_shop;
+struct poison;
 
 /* Connections that failed before they spoke HTTP, for the log. */
 struct door_floods {
@@ -34,6 +35,9 @@ struct context {
 	uint64_t id_seed; /* random: request ids are made of it, the thread's number and a count */
 	uint64_t id_count;
 	struct date date;
+	/* A request that is to be kept for study; takes *p. NULL: nobody keeps it. */
+	void (*poison)(void *ctx, struct poison **p);
+	void *poison_ctx;
 	bool draining;
 	struct door_floods floods;
 	/* A connection of this thread was closed: there may be a free descriptor, and a drain may be over. */

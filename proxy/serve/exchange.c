@@ -7,6 +7,7 @@
 #include "core/fields.h"
 #include "core/log.h"
 #include "proxy/serve/again.h"
+#include "proxy/serve/poison.h"
 #include "proxy/serve/porter.h"
 #include "proxy/serve/refusal.h"
 #include "proxy/serve/request_id.h"
@@ -834,8 +835,32 @@ static bool may_replay(struct exchange *ex, enum attempt_end how)
 	return true;
 }
 
+/* It was in a worker that was lost, and is not tried again: whoever wants to know why finds it in quarantine_dir. */
+static void keep_for_study(struct exchange *ex)
+{
+	const struct poison_case from = { .head = &ex->head,
+		.body = ex->request->body,
+		.pool = pool_of(ex)->index,
+		.pid = ex->worker_pid,
+		.tries = ex->tries,
+		.wall_us = loop_wall_us(ex->cx->loop),
+		.id = exchange_id(ex) };
+	struct poison *p;
+	int err;
+
+	if (pool_of(ex)->app == APP_NONE || !pool_of(ex)->quarantine_dir || !ex->cx->poison)
+		return;
+	err = poison_new(&from, &p);
+	if (err)
+		log_warning("event=not_quarantined id=%s error=%s", ex->request->id, strerrorname_np(-err));
+	else
+		ex->cx->poison(ex->cx->poison_ctx, &p);
+}
+
 static void response_failed(struct exchange *ex, enum attempt_end how, const char *why)
 {
+	if (how == ATTEMPT_LOST)
+		keep_for_study(ex);
 	if (ex->given) {
 		ex->reason = why ? why : failures[how].reason;
 		ex->events->cut(ex->ctx);
