@@ -2,7 +2,7 @@
 
 unsigned again_lost_max(const struct conf_pool *pool)
 {
-	return pool->retries;
+	return pool->app == APP_NONE ? pool->retries : MIN(pool->retries, pool->replay_max);
 }
 
 bool again_may(struct again *a, const struct conf_pool *pool, enum method method, enum attempt_end how, bool sent)

@@ -32,7 +32,7 @@ struct again {
  */
 bool again_may(struct again *a, const struct conf_pool *pool, enum method method, enum attempt_end how, bool sent);
 
-/* How often a request is tried again at most once it was begun. */
+/* How often a request is tried again at most once it was begun: `retries`, of forebay's own workers no more than `replay_max`. */
 unsigned again_lost_max(const struct conf_pool *pool);
 
 #endif

@@ -5,8 +5,8 @@
 
 #include "proxy/serve/again.h"
 
-static const struct conf_pool own = { .app = APP_DEMO, .retries = 3 };
-static const struct conf_pool others = { .app = APP_NONE, .retries = 3 };
+static const struct conf_pool own = { .app = APP_DEMO, .retries = 3, .replay_max = 1 };
+static const struct conf_pool others = { .app = APP_NONE, .retries = 3, .replay_max = 1 };
 
 /* RFC 9110, 9.2.2. */
 static const struct {
@@ -72,8 +72,11 @@ static void nothing_is_tried_for_ever(void **state)
 	(void)state;
 	assert_int_equal(times(&own, METHOD_POST, ATTEMPT_UNREAD, 1000), AGAIN_UNREAD_MAX);
 	assert_int_equal(times(&others, METHOD_POST, ATTEMPT_UNREAD, 1000), AGAIN_UNREAD_MAX);
-	assert_int_equal(times(&others, METHOD_GET, ATTEMPT_LOST, 1000), 3);
-	pool.retries = 0;
+	assert_int_equal(times(&own, METHOD_GET, ATTEMPT_LOST, 1000), 1);    /* replay_max */
+	assert_int_equal(times(&others, METHOD_GET, ATTEMPT_LOST, 1000), 3); /* retries: others' have no replay_max */
+	pool.replay_max = 10;
+	assert_int_equal(times(&pool, METHOD_GET, ATTEMPT_LOST, 1000), 3);
+	pool.replay_max = 0;
 	assert_int_equal(times(&pool, METHOD_GET, ATTEMPT_LOST, 1000), 0);
 	assert_int_equal(times(&pool, METHOD_GET, ATTEMPT_UNREAD, 1000), AGAIN_UNREAD_MAX);
 }
