@@ -65,11 +65,25 @@ static size_t put_prefix(char *line, size_t room, enum log_level level)
 }
 
 /* Whatever was printed, it stays one line, and no terminal takes it for orders. UTF-8 passes. */
-static void blank_controls(char *text, size_t len)
+static void blank_controls(char *text, size_t len, char but)
 {
 	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+		if (((unsigned char)text[i] < 0x20 && text[i] != but) || text[i] == 0x7f)
 			text[i] = '?';
+}
+
+void log_bare(enum log_level level, struct slice text)
+{
+	char line[LOG_BARE_MAX + 1];
+	size_t len = MIN(text.len, LOG_BARE_MAX);
+
+	if (!log_wants(level))
+		return;
+	if (len)
+		memcpy(line, text.ptr, len);
+	blank_controls(line, len, '\t');
+	line[len++] = '\n';
+	setup.sink(setup.ctx, level, (struct slice){ line, len });
 }
 
 void log_line(enum log_level level, const char *fmt, ...)
@@ -93,7 +107,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	} else if (n > 0) {
 		len += (size_t)n;
 	}
-	blank_controls(line, len);
+	blank_controls(line, len, 0x7f);
 	line[len++] = '\n';
 	setup.sink(setup.ctx, level, (struct slice){ line, len });
 	errno = saved_errno;

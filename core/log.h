@@ -22,6 +22,10 @@ void log_stamps(bool on);
 void log_line(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool log_wants(enum log_level level);
 
+/* A line of somebody else's words, with nothing before it: controls in it but TAB are blanked. What is longer than LOG_BARE_MAX is cut. */
+#define LOG_BARE_MAX 2000 /* bytes */
+void log_bare(enum log_level level, struct slice text);
+
 #define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)

@@ -16,6 +16,8 @@ struct output {
 	const char *name;
 	pid_t pid;
 	int fd;
+	bool bare;
+	bool cut; /* the beginning of this line was logged already */
 	struct event *ev;
 	size_t len;
 	char line[OUTPUT_LINE_MAX];
@@ -36,22 +38,66 @@ static size_t piece(struct slice text)
 	return i;
 }
 
-/* As many lines of the log as it takes: these have a maximum of their own. */
-static void log_output(struct output *o)
+/* Cuts the mark and the id off; empty: there is none. */
+static struct slice cut_id(struct slice *line)
 {
-	struct slice rest = { o->line, o->len };
-	char text[PIECE_BYTES + 1];
+	struct slice rest = *line, id;
+
+	if (rest.len == 0 || rest.ptr[0] != OUTPUT_MARK)
+		return slice_of("", 0);
+	rest = slice_of(rest.ptr + 1, rest.len - 1);
+	if (!slice_cut(&rest, ' ', &id) || id.len == 0 || id.len > OUTPUT_ID_MAX)
+		return slice_of("", 0);
+	for (size_t i = 0; i < id.len; i++)
+		if (id.ptr[i] < 0x21 || id.ptr[i] > 0x7e || id.ptr[i] == '"' || id.ptr[i] == '\\')
+			return slice_of("", 0);
+	*line = rest;
+	return id;
+}
+
+/* " id=ID part=2", each only if there is one. */
+static void describe(struct slice id, unsigned part, char *text, size_t size)
+{
+	int n = id.len ? snprintf(text, size, " id=%.*s", SLICE_ARG(id)) : 0;
+
+	text[n] = '\0';
+	if (part > 1)
+		(void)snprintf(text + n, size - (size_t)n, " part=%u", part);
+}
+
+/* As many lines of the log as it takes: these have a maximum of their own. */
+static void log_line_of(const struct output *o, struct slice id, struct slice rest)
+{
+	char text[PIECE_BYTES + 1], about[OUTPUT_ID_MAX + 32];
 
 	for (unsigned part = 1; rest.len > 0; part++) {
 		size_t n = piece(rest);
 
 		(void)log_escape(slice_of(rest.ptr, n), text, sizeof(text));
-		if (part == 1)
-			log_info("pool=%s pid=%d output=\"%s\"", o->name, (int)o->pid, text);
-		else
-			log_info("pool=%s pid=%d part=%u output=\"%s\"", o->name, (int)o->pid, part, text);
+		describe(id, part, about, sizeof(about));
+		log_info("pool=%s pid=%d%s output=\"%s\"", o->name, (int)o->pid, about, text);
 		rest = slice_of(rest.ptr + n, rest.len - n);
 	}
+}
+
+static void log_bare_line(struct slice rest)
+{
+	do {
+		size_t n = MIN(rest.len, LOG_BARE_MAX);
+
+		log_bare(LOG_LEVEL_INFO, slice_of(rest.ptr, n));
+		rest = slice_of(rest.ptr + n, rest.len - n);
+	} while (rest.len > 0);
+}
+
+static void log_output(struct output *o)
+{
+	struct slice line = { o->line, o->len }, id = cut_id(&line);
+
+	if (!o->bare)
+		log_line_of(o, id, line);
+	else
+		log_bare_line(line);
 	o->len = 0;
 }
 
@@ -65,10 +111,14 @@ static void take(struct output *o, const char *from, size_t n)
 		o->len += part;
 		from += part;
 		n -= part;
-		if (o->len == sizeof(o->line))
+		if (o->len == sizeof(o->line)) {
 			log_output(o);
+			o->cut = true;
+		}
 		if (n > 0 && *from == '\n') {
-			log_output(o);
+			if (o->len > 0 || !o->cut)
+				log_output(o);
+			o->cut = false;
 			from++;
 			n--;
 		}
@@ -124,10 +174,16 @@ void output_set_pid(struct output *o, pid_t pid)
 	o->pid = pid;
 }
 
+void output_set_bare(struct output *o)
+{
+	o->bare = true;
+}
+
 void output_end(struct output *o)
 {
 	read_some(o, READS_AT_END);
-	log_output(o);
+	if (o->len > 0)
+		log_output(o);
 }
 
 void output_free(struct output **o)

@@ -37,6 +37,22 @@ static void expect(const char *text)
 	buf_clear(&said);
 }
 
+static void somebody_elses_words_stand_alone(void **state)
+{
+	char text[LOG_BARE_MAX + 1];
+
+	(void)state;
+	log_bare(LOG_LEVEL_INFO, SLICE("\tFile \"x.py\", \xc3\xa4\x1b[2J\n\x7f"));
+	expect("\tFile \"x.py\", \xc3\xa4?[2J??\n");
+	log_bare(LOG_LEVEL_INFO, SLICE(""));
+	expect("\n");
+	log_bare(LOG_LEVEL_DEBUG, SLICE("not asked for"));
+	expect("");
+	memset(text, 'a', sizeof(text));
+	log_bare(LOG_LEVEL_INFO, slice_of(text, sizeof(text)));
+	assert_int_equal(said.len, LOG_BARE_MAX + 1);
+}
+
 static void a_line_says_who_and_how_bad(void **state)
 {
 	(void)state;
@@ -109,6 +125,7 @@ static void what_peers_send_is_escaped(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(somebody_elses_words_stand_alone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_line_says_who_and_how_bad, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_line_with_its_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_long_line_is_cut_and_says_so, set_up, tear_down),
