@@ -958,8 +958,8 @@ bool exchange_response_length(const struct exchange *ex, uint64_t *ret)
 	}
 	if (!ex->response_over || ex->is_tunnel)
 		return false;
-	/* What a HEAD would have been answered with, nobody knows. */
-	if (ex->head.method == METHOD_HEAD && !ex->refused)
+	/* What a HEAD would have been answered with, nobody knows, nor what a 304 stands for (RFC 9110, 8.6). */
+	if ((ex->head.method == METHOD_HEAD || ex->response.status == 304) && !ex->refused)
 		return false;
 	*ret = ex->response_body ? body_bytes(ex->response_body) : 0;
 	return true;

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "upstream/worker/wsgi/flusher.h"
 #include "upstream/worker/wsgi/gone.h"
 #include "upstream/worker/wsgi/input.h"
 #include "upstream/worker/wsgi/start.h"
@@ -43,6 +44,7 @@ struct call *call_enter_thread(void)
 		free(c);
 		return NULL;
 	}
+	flusher_know(c);
 	of_thread = c;
 	return c;
 }
@@ -84,6 +86,7 @@ void call_end(struct call *c)
 	input_end(&c->input);
 	gone_end(&c->gone);
 	c->r = NULL;
+	atomic_store(&c->waits_since_us, 0);
 	call_unlock(c);
 	(void)PyEval_SaveThread();
 }

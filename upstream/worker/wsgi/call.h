@@ -9,6 +9,7 @@
 #include "upstream/worker/wsgi/python.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "upstream/worker/worker.h"
 
@@ -26,8 +27,9 @@ struct answer {
 	bool over;       /* nobody listens, or there was too much: what comes is dropped */
 	unsigned status;
 	uint64_t left;
-	uint64_t given_us; /* when content last left */
-	size_t waiting;    /* bytes of content that have not left */
+	bool is_stream;    /* each block leaves at once */
+	uint64_t given_us; /* when content last left; 0: there was none */
+	size_t waiting;    /* bytes of content that have not left; under the lock */
 };
 
 struct call {
@@ -40,7 +42,9 @@ struct call {
 	struct gone *gone;
 	bool is_head; /* the method */
 	struct answer answer;
-	char id[CALL_ID_BYTES]; /* of the request; "": none */
+	_Atomic uint64_t waits_since_us; /* what waits, while nobody but the flusher sends it; 0: nothing */
+	struct call *next_known;         /* the flusher's */
+	char id[CALL_ID_BYTES];          /* of the request; "": none */
 };
 
 /* The main thread's, once Python runs. 0 or -ENOMEM. */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "upstream/worker/wsgi/flusher.h"
 #include "upstream/worker/wsgi/lines.h"
 
 #define GATHERED_MAX (60u << 10) /* bytes that surely go without a system call */
@@ -80,20 +81,35 @@ int content_give(struct call *c, PyObject *block)
 	return 0;
 }
 
-void content_flush(struct call *c)
+/* With the lock. */
+static void flush(struct call *c)
 {
-	PyThreadState *saved;
-	int err;
+	PyThreadState *saved = PyEval_SaveThread();
+	int err = worker_flush(c->r);
 
-	if (c->answer.over || c->answer.waiting == 0)
-		return;
-	call_lock(c);
-	saved = PyEval_SaveThread();
-	err = worker_flush(c->r);
 	PyEval_RestoreThread(saved);
 	c->answer.waiting = 0;
-	call_unlock(c);
+	atomic_store(&c->waits_since_us, 0);
 	note(c, err);
+}
+
+void content_part(struct call *c)
+{
+	struct answer *a = &c->answer;
+	uint64_t now;
+
+	if (a->over)
+		return;
+	call_lock(c);
+	if (a->waiting > 0) {
+		now = flusher_now_us();
+		a->given_us = a->given_us == 0 ? now : a->given_us;
+		if (a->is_stream || now - a->given_us >= FLUSHER_DELAY_MS * 1000 || !flusher_watch(c, now)) {
+			flush(c);
+			a->given_us = now;
+		}
+	}
+	call_unlock(c);
 }
 
 void content_announce(struct call *c, uint64_t bytes)
@@ -153,5 +169,6 @@ bool content_take_back(struct call *c)
 	if (worker_reset(c->r) != 0)
 		return false;
 	c->answer = (struct answer){ .over = c->answer.over };
+	atomic_store(&c->waits_since_us, 0);
 	return true;
 }

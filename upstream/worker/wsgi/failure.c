@@ -112,15 +112,20 @@ static void write_page(struct call *c, PyObject *traceback)
 
 void failure_answer(struct call *c)
 {
-	PyObject *text = take_traceback();
+	PyObject *text;
+	bool taken;
 
+	/* First: what waits must not leave while the traceback is put together. */
+	call_lock(c);
+	taken = content_take_back(c);
+	if (!taken)
+		worker_abort(c->r);
+	call_unlock(c);
+	text = take_traceback();
 	say("the application failed", text);
 	call_lock(c);
-	if (content_take_back(c)) {
+	if (taken)
 		write_page(c, text);
-	} else {
-		worker_abort(c->r);
-	}
 	c->answer.over = true;
 	call_unlock(c);
 	Py_XDECREF(text);

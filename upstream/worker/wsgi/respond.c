@@ -65,10 +65,9 @@ static bool may_stop(struct call *c)
 
 	if (a->over || (a->no_content && a->opened))
 		return true;
-	if (a->waiting > 0)
-		return false;
 	call_lock(c);
-	gone = worker_client_gone(c->r);
+	/* A system call: not for each small part. */
+	gone = a->waiting == 0 && worker_client_gone(c->r);
 	if (gone)
 		worker_abort(c->r); /* it is not whole */
 	call_unlock(c);
@@ -88,7 +87,7 @@ static int give_blocks(struct call *c, PyObject *blocks)
 			return -1;
 		if (!c->answer.opened)
 			continue;
-		content_flush(c);
+		content_part(c);
 		if (may_stop(c))
 			return 0;
 	}

@@ -87,6 +87,17 @@ static int field_refused(PyObject *name, PyObject *value, int err)
 	return -1;
 }
 
+/* As the front sees it too (proxy/serve/exchange). */
+static bool asks_for_stream(struct slice name, struct slice value)
+{
+	static const struct slice type = SLICE_INIT("text/event-stream");
+
+	if (name.len == 17)
+		return slice_eq_nocase(name, SLICE("X-Accel-Buffering")) && slice_eq_nocase(value, SLICE("no"));
+	return name.len == 12 && value.len >= type.len && slice_eq_nocase(name, SLICE("Content-Type")) &&
+	       slice_eq_nocase(slice_of(value.ptr, type.len), type);
+}
+
 static int put_field(struct call *c, PyObject *name, PyObject *value)
 {
 	struct slice n, v;
@@ -105,6 +116,7 @@ static int put_field(struct call *c, PyObject *name, PyObject *value)
 		c->answer.has_length = true;
 		c->answer.left = length;
 	}
+	c->answer.is_stream = c->answer.is_stream || asks_for_stream(n, v);
 	return 0;
 }
 
@@ -236,7 +248,7 @@ static PyObject *writer_call(PyObject *self, PyObject *const *args, size_t nargs
 	}
 	if (content_give(c, args[0]) == -1)
 		return NULL;
-	content_flush(c);
+	content_part(c);
 	Py_RETURN_NONE;
 }
 
