@@ -722,6 +722,7 @@ def gated(environ, start_response):
     import select
 
     start_response("200 OK", [("Content-Type", environ["QUERY_STRING"])])
+    note("gated begins")
     yield b"data: first\n\n"
     while not os.path.exists(os.path.join(FOLDER, "go")):
         select.select([], [], [], 0.01)
