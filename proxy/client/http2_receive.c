@@ -3,20 +3,17 @@
 #include "proxy/client/http2_receive.h"
 
 #include <malloc.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "core/log.h"
 #include "proxy/client/http2_respond.h"
+#include "proxy/client/websocket.h"
 
 #define READ_BYTES        (64u << 10)
 #define TURNS_AT_ONCE     4 /* reads, before the other connections have their turn */
 #define LINE_LOGGED_MAX   256
 #define CONTINUATIONS_MAX 64   /* of one field block */
 #define LIBRARY_MAX       1000 /* the library's own limit is for those who have none */
-#define KEY_BYTES         16   /* of a Sec-WebSocket-Key (RFC 6455, 4.1) */
-#define KEY_TEXT_BYTES    25   /* the same in base64, with a NUL */
 
 static bool memory_is_tight(const struct http2_client *c)
 {
@@ -178,14 +175,9 @@ static void malformed(struct http2_stream *s, const char *why)
 }
 
 /* For an extended CONNECT, whose client sends none: the worker wants one (RFC 8441, 5). */
-static struct slice make_key(const struct http2_fields *f, char text[static KEY_TEXT_BYTES])
+static struct slice make_key(const struct http2_fields *f, char text[static WEBSOCKET_KEY_LEN + 1])
 {
-	uint8_t key[KEY_BYTES];
-
-	if (f->protocol.len == 0 || getrandom(key, sizeof(key), 0) != sizeof(key))
-		return slice_of("", 0);
-	EVP_EncodeBlock((uint8_t *)text, key, sizeof(key));
-	return slice_str(text);
+	return f->protocol.len > 0 && websocket_key(text) ? slice_str(text) : slice_of("", 0);
 }
 
 static void prioritize(struct http2_stream *s, const struct http2_request *r)
@@ -220,7 +212,7 @@ static void begin_request(struct http2_stream *s, const struct http2_request *r,
 static void request_came(struct http2_stream *s, bool ended)
 {
 	struct http2_client *c = s->client;
-	char key[KEY_TEXT_BYTES];
+	char key[WEBSOCKET_KEY_LEN + 1];
 	struct http2_request r;
 
 	c->requests++;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "proxy/client/websocket.h"
+
 #define FRAME_ROOM  (9u + (16u << 10)) /* of the largest frame that the library makes */
 #define BATCH_FIRST (16u << 10)
 #define BATCH_MAX   (LOOP_BLOCK_BYTES - FRAME_ROOM)
@@ -126,12 +128,37 @@ static int write_response(struct http2_stream *s)
 	return 0;
 }
 
-/* A worker that does not change protocols has not opened the tunnel that a 2xx would tell of (RFC 8441, 5). */
-static void refuse_tunnel(struct http2_stream *s)
+/* Ours is the last: what a client has sent of that name means nothing here. */
+static struct slice websocket_key_of(const struct head *request)
+{
+	for (unsigned i = request->field_count; i-- > 0;)
+		if (slice_eq_nocase(head_name(request, i), SLICE("Sec-WebSocket-Key")))
+			return head_value(request, i);
+	return slice_of("", 0);
+}
+
+/*
+ * A worker that does not change protocols has not opened the tunnel that a 2xx would tell of (RFC 8441, 5); nor has one that does not show
+ * that it speaks this one: clients of HTTP/1.1 see that for themselves (RFC 6455, 4.1). NULL: all is well.
+ */
+static const char *tunnel_refused(const struct http2_stream *s)
+{
+	const struct head *response = exchange_response(s->exchange);
+
+	if (!s->connects)
+		return NULL;
+	if (!exchange_is_tunnel(s->exchange))
+		return response->status / 100 == 2 ? "no 101 to an extended CONNECT" : NULL;
+	if (!websocket_is_accepted(response, websocket_key_of(exchange_head(s->exchange))))
+		return "101 without the right Sec-WebSocket-Accept";
+	return NULL;
+}
+
+static void refuse_tunnel(struct http2_stream *s, const char *why)
 {
 	const nghttp2_nv names[] = { pair(SLICE(":status"), SLICE("502")) };
 
-	s->why = "no 101 to an extended CONNECT";
+	s->why = why;
 	if (submit(s, names, 1, HOW_WHOLE) != 0)
 		s->client->broken = true;
 	http2_stream_leave(s, s->why);
@@ -140,6 +167,7 @@ static void refuse_tunnel(struct http2_stream *s)
 static void http2_answer(struct http2_stream *s)
 {
 	struct http2_client *c = s->client;
+	const char *refused = tunnel_refused(s);
 
 	/* What it still has to send of its request nobody wants. */
 	if (s->reading == HTTP2_CONTENT && (!exchange_is_stream(s->exchange) || exchange_is_refused(s->exchange)))
@@ -148,8 +176,8 @@ static void http2_answer(struct http2_stream *s)
 	s->active_ms = http2_now_ms(c);
 	s->passing = exchange_is_stream(s->exchange);
 	c->passing += s->passing;
-	if (s->connects && !exchange_is_tunnel(s->exchange) && exchange_response(s->exchange)->status / 100 == 2)
-		refuse_tunnel(s);
+	if (refused)
+		refuse_tunnel(s, refused);
 	else if (write_response(s) != 0)
 		http2_stream_reset(s, NGHTTP2_INTERNAL_ERROR, 0, "memory_limit");
 	http2_kick(c);

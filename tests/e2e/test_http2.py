@@ -1,5 +1,7 @@
 """HTTP/2 end to end: common clients, what reaches a worker, and that streams of one connection do not stop each other."""
 
+import base64
+import hashlib
 import signal
 import struct
 import subprocess
@@ -307,13 +309,39 @@ def test_a_websocket_by_extended_connect(work):
         c.until(lambda: s in c.whole, "the tunnel's end")
 
 
+def switching(seen):
+    accept = base64.b64encode(hashlib.sha1(seen.get("Sec-WebSocket-Key").encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept)
+
+
+@pytest.mark.parametrize("change", [lambda head: head.replace(b"Accept: ", b"Accept: x"), lambda head: head.replace(b"Accept", b"Except")],
+                         ids=["another's", "none"])
+def test_a_worker_that_does_not_speak_websocket_opens_no_tunnel(work, change):
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, "slots": 1, "streams": 1}, listen={"http2": "on"})
+    ended = threading.Event()
+
+    def handler(conn):
+        conn.send(change(switching(conn.request())))
+        assert conn.to_end() == b""
+        ended.set()
+
+    backend.next(handler)
+    with H2Client(site.address) as c:
+        s = connect(c)
+        assert c.answer(s) == 502
+        wait_for(ended.is_set, "the worker to be let go")
+        assert c.ask() == 200  # the slot is free again
+    assert site.wait_access(lambda e: e["reason"] == "101 without the right Sec-WebSocket-Accept", 1)
+
+
 def test_a_tunnel_whose_client_says_nothing_more(work):
     backend = work.backend()
     site = work.forebay({"socket": backend.name, "slots": 1, "streams": 1}, listen={"http2": "on"})
 
     def handler(conn):
-        conn.request()
-        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+        conn.send(switching(conn.request()))
         assert conn.to_end() == b""
         conn.send(b"bye")
 

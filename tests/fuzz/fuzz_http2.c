@@ -18,6 +18,7 @@
 #include "proxy/client/guard.h"
 #include "proxy/client/http2_client.h"
 #include "proxy/client/server.h"
+#include "proxy/client/websocket.h"
 #include "tests/fuzz/transcript.h"
 #include "upstream/link.h"
 
@@ -315,6 +316,21 @@ static void say_request(unsigned arg, struct slice bytes)
 	buf_done(&b);
 }
 
+/* To who asks for a WebSocket, as that wants it; to others as it may be. */
+static void worker_switches(const struct worker *w)
+{
+	char accept[WEBSOCKET_ACCEPT_LEN + 1] = "x", text[200];
+	const struct head *h = &w->in.messages[0].head;
+
+	for (unsigned i = 0; i < h->field_count; i++)
+		if (slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Key")))
+			websocket_accept(head_value(h, i), accept);
+	snprintf(text, sizeof(text),
+	    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\nhello",
+	    accept);
+	(void)send(w->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void worker_answers(unsigned arg)
 {
 	static const char *const answers[] = {
@@ -322,7 +338,7 @@ static void worker_answers(unsigned arg)
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 		"HTTP/1.1 200 OK\r\n\r\nto the end",
 		"HTTP/1.1 204 No Content\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhello",
+		NULL, /* worker_switches */
 		"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut short",
@@ -338,6 +354,8 @@ static void worker_answers(unsigned arg)
 			(void)send(w->fd, "HTTP/1.1 200 OK\r\n\r\n", 19, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (arg & 8)
 			(void)send(w->fd, many, sizeof(many), MSG_NOSIGNAL | MSG_DONTWAIT);
+		else if (!answers[arg % 8])
+			worker_switches(w);
 		else
 			(void)send(w->fd, answers[arg % 8], strlen(answers[arg % 8]), MSG_NOSIGNAL | MSG_DONTWAIT);
 		w->answered++;
