@@ -213,14 +213,14 @@ class Gunicorn(Process):
     """gunicorn with one of the test site's applications, on a Unix socket, or on TCP with bind=(host, port)."""
 
     def __init__(self, work, kind="sync", workers=1, threads=1, application="wsgi:application", bind=None, name="gunicorn",
-                 keepalive=2, env=None):
+                 keepalive=2, env=None, site=SITE):
         self.bind = bind or work.path(name + ".sock")
         self.count = workers
         env = dict(os.environ if env is None else env)
         env.update(FOREBAY_TEST_RECORD=work.record, FOREBAY_TEST_GATES=work.gates, FOREBAY_TEST_UPLOADS=work.dir,
-                   PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=SITE)
+                   PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=site)
         target = "unix:" + self.bind if isinstance(self.bind, str) else "%s:%d" % self.bind
-        argv = [PYTHON, "/usr/bin/gunicorn", "--chdir", SITE, "--bind", target, "--workers", str(workers), "--umask", "0",
+        argv = [PYTHON, "/usr/bin/gunicorn", "--chdir", site, "--bind", target, "--workers", str(workers), "--umask", "0",
                 "--timeout", "0", "--graceful-timeout", "1", "--worker-tmp-dir", "/dev/shm", "--backlog", "64",
                 "--keep-alive", str(keepalive)]
         argv += ["--worker-class", kind]

@@ -1,0 +1,243 @@
+"""Django, Flask and Pyramid as Debian has them, and wsgiref's validator, on forebay's own workers."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import threading
+
+import pytest
+
+from client import Client
+from daemon import PYTHON, free_address, scaled
+from pythonapps import APPS, needs, needs_python, serve
+from tools import pattern
+
+pytestmark = needs_python
+MB = 1 << 20
+LINES = b"".join(b"%d bottles of beer\n" % i for i in range(10000))
+
+
+def put_file(site):
+    with open(os.path.join(site.folder, "file"), "wb") as f:
+        f.write(LINES)
+    return site
+
+
+def multipart(fields, files):
+    mark, out = "------forebay-test", []
+    for name, value in fields.items():
+        out.append(f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
+    for name, content in files.items():
+        out.append(f'--{mark}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.bin"\r\nContent-Type: application/octet-stream\r\n\r\n'.encode()
+                   + content + b"\r\n")
+    return [("Content-Type", "multipart/form-data; boundary=" + mark)], b"".join(out) + f"--{mark}--\r\n".encode()
+
+
+# Django.
+
+class Browser:
+    """Keeps cookies, and fills in a form's hidden field."""
+
+    def __init__(self, site):
+        self.site, self.cookies = site, {}
+
+    def ask(self, method, target, headers=(), body=None):
+        jar = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
+        r = self.site.ask(method, target, [*headers, ("Cookie", jar)] if jar else headers, body)
+        for line in r.all("Set-Cookie"):
+            name, _, value = line.split(";")[0].partition("=")
+            self.cookies[name] = value
+        return r
+
+    def post(self, target, fields, token=True):
+        page = self.ask("GET", target)
+        if token:
+            fields = {**fields, "csrfmiddlewaretoken": re.search(rb'name="csrfmiddlewaretoken" value="(\w+)"', page.body)[1].decode()}
+        body = "&".join(f"{k}={v}" for k, v in fields.items()).encode()
+        return self.ask("POST", target, [("Content-Type", "application/x-www-form-urlencoded"), ("Referer", self.site.url + target)], body)
+
+
+@pytest.fixture(scope="module")
+def django(shared):
+    folder = shared.path("folder")
+    os.mkdir(folder)
+    os.chmod(folder, 0o777)
+    env = dict(os.environ, PYTHONPATH=APPS, DJANGO_SETTINGS_MODULE="djangosite.settings", FOREBAY_TEST_FOLDER=folder, DJANGO_SUPERUSER_PASSWORD="secret",
+               PYTHONDONTWRITEBYTECODE="1")
+    for words in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org"]):
+        subprocess.run([PYTHON, "-m", "django", *words], env=env, check=True, stdout=subprocess.DEVNULL)
+    os.chmod(os.path.join(folder, "db.sqlite3"), 0o666)
+    return put_file(serve(shared, "djangosite.wsgi", processes=2, threads=2, route={"body_limit": "1G"}, name="django"))
+
+
+@needs("django")
+def test_django_admin_lets_its_user_in_and_nobody_else(django):
+    b = Browser(django)
+    assert b.ask("GET", "/admin/").status == 302
+    r = b.post("/admin/login/?next=/admin/", {"username": "admin", "password": "wrong"})
+    assert r.status == 200 and b"correct username" in r.body
+    r = b.post("/admin/login/?next=/admin/", {"username": "admin", "password": "secret"})
+    assert (r.status, r.get("Location")) == (302, "/admin/")
+    r = b.ask("GET", "/admin/auth/user/")
+    assert r.status == 200 and b"a@example.org" in r.body
+    assert Browser(django).ask("GET", "/admin/auth/user/").status == 302
+
+
+@needs("django")
+def test_django_csrf_protects_a_form(django):
+    assert Browser(django).post("/form", {"name": "x"}, token=False).status == 403
+    r = Browser(django).post("/form", {"name": "caf%C3%A9"})
+    assert (r.status, json.loads(r.body)) == (200, {"name": "caf\xe9", "files": {}})
+
+
+@needs("django")
+@pytest.mark.parametrize("how", ["raw", "multipart"])
+def test_a_large_upload_arrives_in_django_as_it_was(django, how):
+    body = pattern(scaled(200 * MB, least=20 * MB), 7)
+    headers, sent = ([], body) if how == "raw" else multipart({}, {"file": body})
+    r = django.ask("POST", "/upload", headers, sent)
+    assert r.status == 200, r
+    assert json.loads(r.body) == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+@needs("django")
+def test_django_streams_and_sends_files(django):
+    r = django.ask("GET", "/stream?lines=20000")
+    assert (r.status, r.body) == (200, b"".join(b"line %d\n" % i for i in range(20000)))
+    r = django.ask("GET", "/file")
+    assert (r.status, r.body, r.framing) == (200, LINES, "length") and "filename" in r.get("Content-Disposition")
+    r = django.ask("HEAD", "/file")
+    assert (r.status, r.get("Content-Length")) == (200, str(len(LINES)))
+
+
+@needs("django")
+def test_django_knows_where_it_is(django):
+    r = json.loads(django.ask("GET", "/scheme/caf%C3%A9?q=%20", [("Host", "shop.example:8080")]).body)
+    assert (r["url"], r["path"]) == ("http://shop.example:8080/scheme/caf%C3%A9?q=%20", "/scheme/caf\xe9")
+
+
+@needs("django")
+def test_a_view_that_fails_is_django_s_500(django):
+    r = django.ask("GET", "/fails")
+    assert r.status == 500 and b"on purpose" not in r.body
+    django.wait_log("RuntimeError: the view failed on purpose")  # by Django's own logger, on sys.stderr
+
+
+# Pyramid.
+
+@needs("pyramid")
+def test_pyramid(work):
+    site = put_file(serve(work, "pyramidapp"))
+    r = site.ask("GET", "/hello/caf%C3%A9?a=1&b=%C3%BC")
+    assert json.loads(r.body) == {"hello": "caf\xe9", "query": {"a": "1", "b": "\xfc"}}
+    body = pattern(3 * MB, 9)
+    assert json.loads(site.ask("POST", "/upload", body=body).body)["sha256"] == hashlib.sha256(body).hexdigest()
+    r = site.ask("POST", "/form", [("Content-Type", "application/x-www-form-urlencoded")], b"x=1&y=caf%C3%A9")
+    assert json.loads(r.body)["fields"] == {"x": "1", "y": "caf\xe9"}
+    assert site.ask("GET", "/file").body == LINES
+    assert site.ask("GET", "/stream").body == b"".join(b"line %d\n" % i for i in range(1000))
+    assert site.ask("GET", "/nowhere").status == 404
+    assert site.ask("GET", "/fails").status == 500
+    site.wait_log("RuntimeError: the view failed on purpose")
+
+
+# wsgiref.validate.
+
+BODY = b"a line\nanother line\nthird\n" * 10
+
+
+@pytest.mark.parametrize("size", ["memory", "descriptor"])
+def test_the_validator_has_nothing_to_say(work, size):
+    site = serve(work, "validated", threads=2)
+    body = BODY if size == "memory" else BODY * 2000
+    lines = body.splitlines(keepends=True)
+    wanted = {"list": b"abc", "one": b"one", "generator": b"".join(b"part %d\n" % i for i in range(1000)), "write": b"written returned", "length": b"length",
+              "read": body[:10] + b"|" + body[10:1000010], "lines": lines[0] + b"|" + lines[1][:5] + b"|" + (body[len(lines[0]) + 5:]) + b"||",
+              "iteration": b"|".join(lines)}
+    wanted["lines"] = wanted["lines"][:-1]
+    for name, want in wanted.items():
+        r = site.ask("POST", f"/{name}?a=b", [("Content-Type", "text/plain"), ("X-Custom", "v\xe9")], body)
+        assert (r.status, r.body) == (200, want), name
+        r = site.ask("GET", f"/{name}")
+        assert r.status == 200, name
+        assert site.ask("HEAD", f"/{name}").status == 200, name
+    assert site.ask("GET", "/exc_info").status == 500
+    assert site.ask("GET", "/empty").status == 204
+    assert "AssertionError" not in site.log() and "WSGIWarning" not in site.log() and "garbage collected" not in site.log()
+
+
+# Flask, and the same Flask under gunicorn.
+
+def chances(rng):
+    """One request, as (method, target, headers, body)."""
+    def text(n):
+        return "".join(rng.choice("abcxyz019-_~") for _ in range(n))
+
+    kind = rng.choice(["echo", "echo", "echo", "form", "multipart", "unicode", "bytes", "parts", "memory", "disk", "conditional", "cookie", "redirect", "status", "fails",
+                       "unread", "missing", "head"])
+    headers = [("X-Custom", text(rng.randrange(1, 40)))] if rng.random() < 0.3 else []
+    if kind == "echo":
+        method = rng.choice(["GET", "POST", "PUT", "DELETE", "PATCH"])
+        body = None if method == "GET" else pattern(rng.choice([0, 1, 100, 5000, 65536, 70000, 300000]), rng.randrange(1000))
+        if rng.random() < 0.3:
+            headers.append(("Cookie", f"a={text(5)}; b={text(50)}"))
+        return method, f"/echo?x={text(5)}&y=%C3%A9%20{text(3)}&x={text(2)}", headers + [("Content-Type", "application/x-test")], body
+    if kind == "form":
+        return "POST", "/form", headers + [("Content-Type", "application/x-www-form-urlencoded")], f"a={text(20)}&b=%C3%BC&a={text(3)}".encode()
+    if kind == "multipart":
+        more, body = multipart({"f": text(10)}, {"one": pattern(rng.randrange(100000), 3), "two": b""})
+        return "POST", "/form", headers + more, body
+    if kind == "unicode":
+        return "GET", rng.choice(["/unicode/caf%C3%A9", "/unicode/%E2%82%AC/%F0%9F%8C%8A", "/unicode/%FF%FE", "/unicode/a%2Fb", "/unicode/a%20b%3Fc", "/unicode/a+b;c=d"]), headers, None
+    if kind == "conditional":
+        return "GET", rng.choice(["/memory", "/disk"]), headers + [rng.choice([("If-None-Match", '"fixed"'), ("Range", "bytes=10-99"), ("If-None-Match", '"other"'),
+                                                                               ("Range", "bytes=-5"), ("Range", "bytes=9999999-")])], None
+    if kind == "status":
+        return "GET", f"/status/{rng.choice([200, 201, 204, 304, 400, 404, 410, 418, 500, 503])}", headers, None
+    if kind == "unread":
+        return "POST", "/unread", headers, pattern(rng.choice([10, 100000, 400000]), 4)
+    simple = {"bytes": f"/bytes/{rng.choice([0, 1, 1000, 65535, 65536, 65537, 300000])}", "parts": f"/parts/{rng.choice([0, 1, 10, 5000])}", "memory": "/memory",
+              "disk": "/disk", "cookie": "/cookie", "redirect": "/redirect", "fails": "/fails", "missing": "/" + text(10), "head": "/echo?head"}
+    return "HEAD" if kind == "head" else "GET", simple[kind], headers, None
+
+
+OF_THE_SERVER = {"date", "expires", "server", "connection", "x-request-id", "transfer-encoding", "content-length", "keep-alive"}
+
+
+def essence(r):
+    """What of an answer is the application's, and not the time of day."""
+    headers = sorted((n.lower(), re.sub(r"session=[^;]+|Expires=[^;]+", "", v)) for n, v in r.headers if n.lower() not in OF_THE_SERVER)
+    return r.status, headers, hashlib.sha256(r.body).hexdigest(), len(r.body)
+
+
+@needs("flask")
+def test_flask_answers_as_under_gunicorn(work, seed):
+    env = dict(os.environ, FLASK_FILE=os.path.join(APPS, "cases.py"))
+    theirs = work.gunicorn("gthread", workers=2, threads=4, application="flaskapp:app", bind=free_address(), keepalive=600, env=env, site=APPS)
+    site = serve(work, "flaskapp", processes=2, threads=2, environment=["FLASK_FILE=" + env["FLASK_FILE"]], route={"body_limit": "10M"})
+    total, workers, wrong = scaled(10_000, least=500), 4, []
+
+    def session(number):
+        rng = random.Random(seed + number)
+        with Client(site.address) as ours, Client(theirs.bind) as reference:
+            for i in range(total // workers):
+                request = chances(rng)
+                a, b = ours.ask(*request), reference.ask(*request)
+                if essence(a) != essence(b):
+                    wrong.append((request[:3], essence(a), essence(b)))
+                if not b.keeps:
+                    reference.close()
+                    reference = Client(theirs.bind)
+        done.append(number)
+
+    done = []
+    threads = [threading.Thread(target=session, args=(n,)) for n in range(workers)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong, (len(wrong), wrong[:3])
+    assert sorted(done) == list(range(workers)), "a session broke off"
