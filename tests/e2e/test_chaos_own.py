@@ -2,18 +2,21 @@
 
 FOREBAY_TEST_LEAK=100000 makes the descriptor check as long as that; FOREBAY_TEST_SEED=N repeats the random choices of a run."""
 
+import hashlib
 import os
 import random
 import signal
 import threading
 import time
+import zlib
 
 import pytest
 
 import procs
 from client import Client, Cut, message
-from daemon import is_sanitized, scaled
+from daemon import SITE, scaled
 from procs import wait_for
+from pythonapps import needs_python
 from tools import pattern, read_record
 
 KILLS_PER_SECOND = 5
@@ -53,8 +56,8 @@ class Killer(threading.Thread):
 class Load:
     """Clients that each send one request after the other, each with an id of its own; what became of each."""
 
-    def __init__(self, site, clients, target, seconds=None, count=None):
-        self.site, self.target = site, target
+    def __init__(self, site, clients, target, seconds=None, count=None, check=None):
+        self.site, self.target, self.check = site, target, check
         self.until = time.monotonic() + seconds if seconds else None
         self.left = count
         self.lock = threading.Lock()
@@ -79,6 +82,8 @@ class Load:
                 c = c or Client(self.site.address, timeout=120)
                 method, target, body = self.target(ident)
                 r = c.ask(method, target, body=body)
+                if self.check:
+                    self.check(ident, r)
                 self.answers[ident] = (r.status, r.get("X-Request-Id"))
                 if not r.keeps:
                     c.close()
@@ -135,6 +140,35 @@ def test_posts_while_workers_are_killed(work, seed, record_property):
     print(f"{len(load.answers)} requests, {len(killer.killed)} kills, {lost} lost and told, {unwritten} of them before their record")
     wait_for(lambda: len(site.workers()) == 4, "the workers to be back")
     assert site.ask("POST", "/echo?id=end", body=b"").status == 200
+
+
+@needs_python
+def test_posts_to_a_python_application_while_its_workers_are_killed(work, seed):
+    """The same, and each answer is that of its request."""
+    path = work.path("begun")
+    with open(path, "w"):
+        pass
+    os.chmod(path, 0o666)
+    site = work.forebay({"app": "wsgi:chaos:application", "directory": SITE, "processes": 4, "threads": 2, "queue_timeout": "5m",
+                         "queue_limit": 10_000, "timeout": "5m",
+                         "environment": [f"FOREBAY_TEST_RECORD={path}", "PYTHONDONTWRITEBYTECODE=1"]}, log_in_memory=True)
+    site.begun = lambda: [ident for _, ident, _ in read_record(path)]
+    bodies = [b"x", pattern(5000), pattern(400_000)]
+    answer = {n: f"{len(b)} {hashlib.sha256(b).hexdigest()}\n".encode() for n, b in enumerate(bodies)}
+
+    def one(ident):
+        return "POST", f"/?id={ident}&ms=5", bodies[zlib.crc32(ident.encode()) % 3]
+
+    def right(ident, r):
+        assert r.status == 502 or r.body == ident.encode() + b" " + answer[zlib.crc32(ident.encode()) % 3], (ident, r)
+
+    killer = Killer(site, seed)
+    load = Load(site, 12, one, seconds=scaled(8, 2), check=right)
+    load.join()
+    killer.end()
+    lost, unwritten = check_books(site, load, killer.killed, 2)
+    assert load.count(200) > 0 and killer.killed
+    print(f"{len(load.answers)} requests, {len(killer.killed)} kills, {lost} lost and told, {unwritten} of them before their record")
 
 
 def test_uploads_by_descriptor_while_workers_are_killed(work, seed):
