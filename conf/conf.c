@@ -178,6 +178,11 @@ unsigned conf_pool_slots(const struct conf_pool *p)
 	return p->app != APP_NONE ? p->processes * p->threads : p->slots * (unsigned)p->socket_count;
 }
 
+unsigned conf_pool_places(const struct conf_pool *p)
+{
+	return p->app != APP_NONE ? 2 * conf_pool_slots(p) : conf_pool_slots(p);
+}
+
 unsigned conf_pool_processes_min(const struct conf_pool *p)
 {
 	return p->processes_min ? p->processes_min : p->processes;

@@ -215,6 +215,9 @@ const struct conf_tls *conf_listen_tls(const struct conf *c, const struct conf_l
 #define CONF_POOL_SLOTS_MAX 65535
 unsigned conf_pool_slots(const struct conf_pool *p);
 
+/* Slots that may be there at one time: while own workers take over from others both have theirs. */
+unsigned conf_pool_places(const struct conf_pool *p);
+
 /* Workers that are always there: processes_min, or `processes`. */
 unsigned conf_pool_processes_min(const struct conf_pool *p);
 

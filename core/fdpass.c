@@ -5,10 +5,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Space for the most descriptors, aligned as the kernel's cmsghdr wants it. */
+/* More than that many may come where room for a sender's name is not used. */
+#define COLLECT_MAX (FDPASS_MAX + CMSG_SPACE(sizeof(struct ucred)) / sizeof(int))
+
+/* Space for the most descriptors and a sender's name, aligned as the kernel's cmsghdr wants it. */
 union control {
 	struct cmsghdr align;
-	char bytes[CMSG_SPACE(FDPASS_MAX * sizeof(int))];
+	char bytes[CMSG_SPACE(FDPASS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 };
 
 static void close_all(const int *fds, size_t count)
@@ -59,19 +62,32 @@ static size_t collect_fds(struct msghdr *m, int *all)
 
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), FDPASS_MAX - count);
+		n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), COLLECT_MAX - count);
 		memcpy(all + count, CMSG_DATA(c), n * sizeof(int));
 		count += n;
 	}
 	return count;
 }
 
-ssize_t fdpass_recv(int sock, void *buf, size_t size, int *fds, size_t fd_max, size_t *ret_count, int flags)
+/* Who sent it; 0: not said. */
+static pid_t find_sender(struct msghdr *m)
+{
+	struct ucred who;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len == CMSG_LEN(sizeof(who))) {
+			memcpy(&who, CMSG_DATA(c), sizeof(who));
+			return who.pid;
+		}
+	return 0;
+}
+
+static ssize_t receive(int sock, void *buf, size_t size, int *fds, size_t fd_max, size_t *ret_count, pid_t *ret_pid, int flags)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = size };
 	union control control;
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	int all[FDPASS_MAX];
+	int all[COLLECT_MAX];
 	size_t count;
 	ssize_t n;
 
@@ -83,6 +99,7 @@ ssize_t fdpass_recv(int sock, void *buf, size_t size, int *fds, size_t fd_max, s
 	} while (n == -1 && errno == EINTR);
 	if (n == -1)
 		return -errno;
+	*ret_pid = find_sender(&m);
 	count = collect_fds(&m, all);
 	if ((m.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) || count > fd_max) {
 		close_all(all, count);
@@ -92,4 +109,19 @@ ssize_t fdpass_recv(int sock, void *buf, size_t size, int *fds, size_t fd_max, s
 		memcpy(fds, all, count * sizeof(int));
 	*ret_count = count;
 	return n;
+}
+
+ssize_t fdpass_recv(int sock, void *buf, size_t size, int *fds, size_t fd_max, size_t *ret_count, int flags)
+{
+	pid_t pid;
+
+	return receive(sock, buf, size, fds, fd_max, ret_count, &pid, flags);
+}
+
+ssize_t fdpass_recv_from(int sock, void *buf, size_t size, pid_t *ret_pid, int flags)
+{
+	size_t count;
+
+	*ret_pid = 0;
+	return receive(sock, buf, size, NULL, 0, &count, ret_pid, flags);
 }

@@ -23,4 +23,10 @@ MUST_USE ssize_t fdpass_send(int sock, const void *msg, size_t len, const int *f
  */
 MUST_USE ssize_t fdpass_recv(int sock, void *buf, size_t size, int *fds, size_t fd_max, size_t *ret_count, int flags);
 
+/*
+ * The same from a socket with SO_PASSCRED, without descriptors (some that come are closed, and -EPROTO): *ret_pid is the sender's process as the
+ * kernel has it, 0 if it did not say.
+ */
+MUST_USE ssize_t fdpass_recv_from(int sock, void *buf, size_t size, pid_t *ret_pid, int flags);
+
 #endif

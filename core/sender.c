@@ -117,9 +117,7 @@ static void sender_next(struct sender *s, struct next *next)
 {
 	size_t max = s->chunked && s->chunk_left > 0 ? (size_t)MIN(s->chunk_left, STEP_BYTES) : STEP_BYTES;
 
-	next->what = BODY_END;
-	next->n = 0;
-	next->bytes = 0;
+	*next = (struct next){ .what = BODY_END };
 	if (!s->body || s->ended)
 		return;
 	next->what = body_peek(&s->cursor, max, next->iov + 1, PIECES, &next->n, &next->file);

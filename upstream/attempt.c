@@ -26,6 +26,7 @@
  * those are all of it the worker waits for room. How many pieces an answer has, nobody tells: what is left is found by still_unread().
  */
 #define PEEKED_ANSWERS 16
+#define QUIET_US       1000 /* after a look at a link, it is not looked at again */
 
 enum attempt_state {
 	STATE_CONNECTING,
@@ -522,7 +523,8 @@ static void read_framed(struct attempt *a)
 	if (!in_place)
 		link_take_out(a->link);
 	n = receive(a, &iov, 1, in_place, &fd);
-	link_was_read(a->link, n > 0 && (size_t)n < asked);
+	if (n > 0 && (size_t)n < asked)
+		a->link->emptied_us = loop_now_us(a->loop);
 	if (!received(a, n))
 		return;
 	attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
@@ -536,7 +538,7 @@ static void read_framed(struct attempt *a)
 static void read_raw(struct attempt *a)
 {
 	struct iovec iov[PIECES + 1];
-	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), room = 0, behind = 0, content;
+	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), room = 0, content;
 	int n = 0, fd;
 	ssize_t got;
 
@@ -553,12 +555,9 @@ static void read_raw(struct attempt *a)
 		room += iov[i].iov_len;
 	want = MIN(room, want);
 	if (a->into && want == a->raw_left)
-		behind = HEAD_READ_BYTES;
-	if (behind > 0)
-		iov[n++] = (struct iovec){ a->loop->scratch, behind };
+		iov[n++] = (struct iovec){ a->loop->scratch, HEAD_READ_BYTES };
 	link_take_out(a->link);
 	got = receive(a, iov, n, false, &fd);
-	link_was_read(a->link, got > 0 && (size_t)got < room + behind);
 	if (!received(a, got)) {
 		if (a->into)
 			body_commit(a->into, 0);
@@ -656,7 +655,13 @@ static void attempt_event(void *ctx, short what)
 	attempt_settle(a);
 }
 
-/* The slot's kept link, or a new one. What has come since its last response is its end, or bytes that nobody asked for. */
+/* Nothing has come since the last response: its end, of which the edge may be over, or bytes that nobody asked for. */
+static bool was_quiet(const struct link *l)
+{
+	return (l->loop && loop_now_us(l->loop) - l->emptied_us < QUIET_US) || link_is_quiet(l);
+}
+
+/* The slot's kept link, or a new one. */
 static int attempt_take_link(struct attempt *a)
 {
 	struct slot *slot = a->slot;
@@ -664,7 +669,7 @@ static int attempt_take_link(struct attempt *a)
 	uint64_t idle_max = attempt_conf(a)->keepalive_idle_ms;
 
 	slot->link = NULL;
-	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !link_is_quiet(kept)))
+	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !was_quiet(kept)))
 		link_free(&kept);
 	if (kept) {
 		if (!kept->loop)

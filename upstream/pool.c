@@ -1,5 +1,6 @@
 #include "upstream/pool.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "upstream/slots.h"
@@ -294,11 +295,13 @@ static int pool_size(struct pool *p)
 	const struct conf_pool *c = p->conf;
 	unsigned a = pool_is_own(p) ? c->processes : c->slots;
 	unsigned b = pool_is_own(p) ? c->threads : (unsigned)c->socket_count;
+	unsigned slots;
 
-	if (__builtin_mul_overflow(a, b, &p->slot_count) || p->slot_count == 0)
+	if (__builtin_mul_overflow(a, b, &slots) || slots == 0 || slots > UINT_MAX / 2)
 		return -EINVAL;
+	p->slot_count = conf_pool_places(c);
 	p->socket_count = pool_is_own(p) ? 0 : (unsigned)c->socket_count;
-	p->streams_max = c->streams ? c->streams : MAX(p->slot_count / 4, 1u);
+	p->streams_max = conf_pool_streams(c);
 	return 0;
 }
 

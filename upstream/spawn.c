@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PASSWD_BYTES      (16u << 10)
@@ -30,6 +31,18 @@ int spawn_find_user(const char *name, struct spawn_user *ret)
 	if (getgrouplist(name, entry.pw_gid, ret->groups, &count) == -1)
 		return -E2BIG;
 	ret->group_count = (size_t)count;
+	return 0;
+}
+
+int spawn_find_group(const char *name, struct spawn_user *user)
+{
+	char text[PASSWD_BYTES];
+	struct group entry, *found;
+	int err = getgrnam_r(name, &entry, text, sizeof(text), &found);
+
+	if (err || !found)
+		return err && err != ENOENT && err != ESRCH ? -err : -ENOENT;
+	user->gid = entry.gr_gid;
 	return 0;
 }
 
@@ -82,6 +95,11 @@ static const char *set_up(const struct spawn_plan *plan, pid_t parent)
 		return "process group";
 	/* A master that may bind low ports does not hand that on. An old kernel without ambient capabilities has none to clear. */
 	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	errno = 0;
+	if (plan->niceness != 0 && nice(plan->niceness) == -1 && errno)
+		return "niceness";
+	if (plan->has_umask)
+		(void)umask(plan->umask);
 	err = plan->user ? become(plan->user) : 0;
 	errno = -err;
 	if (err)

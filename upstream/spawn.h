@@ -1,5 +1,5 @@
 /*
- * spawn: fork and exec of this program in another role, with a fixed list of descriptors and a fixed environment.
+ * spawn: fork and exec of this program in another role, or of one that belongs to it, with a fixed list of descriptors and a fixed environment.
  * Owns:   nothing.
  * Thread: a process with one thread (the master): the child allocates between fork and exec no more than the C library does.
  */
@@ -31,10 +31,16 @@ struct spawn_plan {
 	const struct spawn_user *user; /* NULL: as the parent */
 	const char *directory;         /* NULL: "/" */
 	const char *program;           /* NULL: the one that runs */
+	int niceness;                  /* added to ours, before the user changes */
+	bool has_umask;                /* false: ours stays */
+	mode_t umask;
 };
 
 /* 0, -ENOENT for an unknown name, -E2BIG for more groups than fit, or -errno. */
 MUST_USE int spawn_find_user(const char *name, struct spawn_user *ret);
+
+/* That group in place of the user's own; its other groups stay. 0, -ENOENT for an unknown name, or -errno. */
+MUST_USE int spawn_find_group(const char *name, struct spawn_user *user);
 
 /*
  * The child leads a process group of its own, has default signals and an empty mask, and is killed when its parent ends (PR_SET_PDEATHSIG after

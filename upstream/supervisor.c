@@ -1,161 +1,45 @@
 #include "upstream/supervisor.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/fdpass.h"
 #include "core/log.h"
-#include "upstream/output.h"
-#include "upstream/program.h"
-#include "upstream/spawn.h"
+#include "upstream/supervision.h"
 
-#define BACKOFF_FIRST_MS    100
-#define BACKOFF_MAX_MS      30000
-#define LIVED_WELL_US       (10 * UINT64_C(1000000)) /* as long as this: its end is no crash loop */
-#define CRASH_LOOP_FAILURES 5
-#define SLOT_PAUSE_US       (100 * UINT64_C(1000)) /* between two sockets for one seat: no loop between a front and a worker spins */
-#define END_TIMEOUT_MS      30000
-#define MESSAGES_AT_ONCE    64
-#define NEVER               UINT64_MAX
-
-enum worker_state {
-	WORKER_DOWN,     /* no process; one is started when it is due */
-	WORKER_STARTING, /* it has not asked for a slot socket yet */
-	WORKER_UP,
-	WORKER_ENDING, /* it was told to end, or said that it does; killed when that is due */
-	WORKER_STATE_COUNT,
-};
-
-static const unsigned may_follow[] = {
-	[WORKER_DOWN] = TO(WORKER_STARTING),
-	[WORKER_STARTING] = TO(WORKER_UP) | TO(WORKER_ENDING) | TO(WORKER_DOWN),
-	[WORKER_UP] = TO(WORKER_ENDING) | TO(WORKER_DOWN),
-	[WORKER_ENDING] = TO(WORKER_DOWN),
-};
-static_assert(ARRAY_LEN(may_follow) == WORKER_STATE_COUNT, "a row for each state");
-
-struct seat {
-	bool wanted;     /* it waits for a slot socket */
-	bool given;      /* it has got one since its process started */
-	uint64_t due_us; /* the next one, not before */
-};
-
-struct worker {
-	struct supervisor *supervisor;
-	unsigned index;
-	enum worker_state state;
-	uint64_t due_us; /* DOWN: the start; ENDING: the kill */
-	uint64_t born_us;
-	unsigned failures; /* deaths soon after a start, in a row */
-	unsigned hasty;    /* replaced sooner than a first pause, in a row */
-	bool replaced;     /* it ends because it was told to, or has done its share: its successor starts at once */
-	pid_t pid;
-	int control; /* -1: none */
-	struct event *control_event;
-	struct output *output;
-	struct seat *seats;
-	unsigned wanted; /* seats */
-};
-
-struct supervisor {
-	struct event_base *base;
-	const struct conf_pool *conf;
-	struct supervisor_options options;
-	const struct supervisor_events *events;
-	void *ctx;
-	struct spawn_user user;
-	bool has_user;
-	char program[PATH_MAX]; /* what workers are; "": this one */
-	bool front_there, stopping, started, crash_loop_said;
-	int started_fd;
-	struct event *timer;
-	struct worker *workers; /* conf->processes */
-	unsigned alive;
-	uint64_t random; /* state of the jitter */
-};
-
-static const char *state_name(enum worker_state state)
-{
-	static const char *const names[] = { "down", "starting", "up", "ending" };
-
-	return names[state];
-}
-
-/* The only writer of w->state. */
-static void worker_enter(struct worker *w, enum worker_state next, uint64_t due_us)
-{
-	assert(may_follow[w->state] & TO(next));
-	log_debug("pool=%s worker=%u pid=%d state=%s was=%s", w->supervisor->conf->name, w->index, (int)w->pid,
-	    state_name(next), state_name(w->state));
-	w->state = next;
-	w->due_us = due_us;
-}
+#define END_TIMEOUT_MS 30000
 
 static uint64_t now_us(const struct supervisor *s)
 {
-	return clock_mono_us(s->options.clock);
+	return supervision_now_us(s);
 }
 
-static bool is_alive(const struct worker *w)
+/* Time. */
+
+static uint64_t all_due(const struct supervisor *s)
 {
-	return w->state != WORKER_DOWN;
-}
+	uint64_t due = MIN(staffing_due(s), rollout_due(s));
 
-/* A quarter more or less, so that what died together does not start together (xorshift64). */
-static uint64_t with_jitter(struct supervisor *s, uint64_t n)
-{
-	s->random ^= s->random << 13;
-	s->random ^= s->random >> 7;
-	s->random ^= s->random << 17;
-	return n - n / 4 + s->random % (n / 2 + 1);
-}
-
-static void send_signal(struct worker *w, int sig)
-{
-	struct supervisor *s = w->supervisor;
-	int err = s->options.kill ? s->options.kill(s->ctx, w->pid, sig) : kill(w->pid, sig) == -1 ? -errno : 0;
-
-	if (err)
-		log_warning("pool=%s worker=%u pid=%d what=\"could not be killed\" error=%s", s->conf->name, w->index,
-		    (int)w->pid, strerrorname_np(-err));
-}
-
-/* When the next thing is due. */
-static uint64_t worker_due(const struct worker *w)
-{
-	const struct supervisor *s = w->supervisor;
-	uint64_t due = NEVER;
-
-	if (w->state == WORKER_DOWN)
-		return s->stopping ? NEVER : w->due_us;
-	if (w->state == WORKER_ENDING)
-		return w->due_us;
-	if (!s->front_there || w->wanted == 0)
-		return NEVER;
-	for (unsigned i = 0; i < s->conf->threads; i++)
-		if (w->seats[i].wanted)
-			due = MIN(due, w->seats[i].due_us);
+	for (unsigned i = 0; i < s->place_count; i++)
+		due = MIN(due, worker_child_due(&s->places[i]));
+	for (const struct nursery *n = s->nurseries; n; n = n->next)
+		due = MIN(due, nursery_due(n));
 	return due;
 }
 
 static void arm_timer(struct supervisor *s)
 {
-	uint64_t due = NEVER, now = now_us(s), wait;
+	uint64_t due = all_due(s), now = now_us(s), wait;
 	struct timeval tv;
 
-	for (unsigned i = 0; i < s->conf->processes; i++)
-		due = MIN(due, worker_due(&s->workers[i]));
-	if (due == NEVER) {
+	if (due == CHILD_NEVER) {
 		(void)event_del(s->timer);
 		return;
 	}
@@ -164,345 +48,143 @@ static void arm_timer(struct supervisor *s)
 	(void)event_add(s->timer, &tv); /* could fail without memory only; whatever happens next tries again */
 }
 
-/* Slot sockets. */
-
-static int make_slot_pair(int pair[2])
+void supervisor_tick(struct supervisor *s)
 {
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
-		return -errno;
-	/* The worker blocks, the front never does. */
-	if (fcntl(pair[0], F_SETFL, O_NONBLOCK) == -1) {
-		close(pair[0]);
-		close(pair[1]);
-		return -EIO;
-	}
-	return 0;
-}
-
-/* What fails is tried again after a pause; a worker that does not listen any more is about to be reaped. */
-static void give_slot(struct worker *w, unsigned index)
-{
-	struct supervisor *s = w->supervisor;
-	struct seat *seat = &w->seats[index];
-	const struct control_message m = { .type = CONTROL_SLOT, .seat = index };
-	int pair[2], err;
-	ssize_t n;
-
-	seat->due_us = now_us(s) + SLOT_PAUSE_US;
-	err = make_slot_pair(pair);
-	if (err) {
-		log_error("pool=%s worker=%u what=\"no slot socket\" error=%s", s->conf->name, w->index, strerrorname_np(-err));
+	if (!s->started)
 		return;
-	}
-	n = fdpass_send(w->control, &m, sizeof(m), &pair[1], 1, MSG_DONTWAIT);
-	close(pair[1]);
-	if (n != (ssize_t)sizeof(m)) {
-		close(pair[0]);
+	for (struct nursery *n = s->nurseries; n; n = n->next)
+		nursery_tick(n);
+	for (unsigned i = 0; i < s->place_count; i++)
+		worker_child_tick(&s->places[i]);
+	rollout_tick(s);
+	staffing_tick(s);
+	arm_timer(s);
+}
+
+static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	supervisor_tick(ctx);
+}
+
+/* What workers and zygotes say. */
+
+static void say_start_failed(struct supervisor *s)
+{
+	if (s->served || s->stopping || s->start_failed_said)
 		return;
-	}
-	seat->wanted = false;
-	seat->given = true;
-	w->wanted--;
-	s->events->slot_ready(s->ctx, s->conf->index, w->index * s->conf->threads + index, &pair[0], w->pid);
-	if (pair[0] != -1)
-		close(pair[0]);
+	s->start_failed_said = true;
+	if (s->events->start_failed)
+		s->events->start_failed(s->ctx, s->conf->index);
 }
 
-static void give_slots(struct worker *w)
+static void on_slot_ready(void *ctx, struct worker_child *w, unsigned slot, int *front_fd)
 {
-	const struct supervisor *s = w->supervisor;
-	uint64_t now = now_us(s);
+	struct supervisor *s = ctx;
 
-	for (unsigned i = 0; i < s->conf->threads && w->wanted > 0 && w->control != -1; i++)
-		if (w->seats[i].wanted && w->seats[i].due_us <= now)
-			give_slot(w, i);
+	s->events->slot_ready(s->ctx, s->conf->index, slot, front_fd, w->pid);
 }
 
-/* The control socket. */
-
-static void drop_control(struct worker *w)
+static struct worker_child *worker_of(const struct supervisor *s, pid_t pid)
 {
-	if (w->control_event)
-		event_free(w->control_event);
-	w->control_event = NULL;
-	if (w->control != -1)
-		close(w->control);
-	w->control = -1;
-	for (unsigned i = 0; i < w->supervisor->conf->threads; i++)
-		w->seats[i].wanted = false;
-	w->wanted = 0;
+	for (unsigned i = 0; i < s->place_count; i++)
+		if (s->places[i].pid == pid)
+			return &s->places[i];
+	return NULL;
 }
 
-/* Gives it until the time limit to end by itself. */
-static void worker_ends(struct worker *w)
+static struct nursery *nursery_of(const struct supervisor *s, pid_t pid)
 {
-	if (w->state == WORKER_STARTING || w->state == WORKER_UP)
-		worker_enter(w, WORKER_ENDING, now_us(w->supervisor) + w->supervisor->options.end_timeout_ms * 1000);
+	for (struct nursery *n = s->nurseries; n; n = n->next)
+		if (n->pid == pid)
+			return n;
+	return NULL;
 }
 
-/* What comes from a worker can be the work of its application: nothing of it is trusted. */
-static void misbehaved(struct worker *w, const char *what)
+static bool is_child(const struct supervisor *s, pid_t pid)
 {
-	log_error("pool=%s worker=%u pid=%d what=\"worker killed\" why=\"%s\"", w->supervisor->conf->name, w->index,
-	    (int)w->pid, what);
-	send_signal(w, SIGKILL);
-	drop_control(w);
-	worker_ends(w);
+	siginfo_t info;
+
+	if (s->options.is_child)
+		return s->options.is_child(s->ctx, pid);
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0;
 }
 
-static void take_want(struct worker *w, unsigned index)
+static bool on_announced(void *ctx, struct worker_child *w UNUSED, pid_t pid)
 {
-	struct supervisor *s = w->supervisor;
+	struct supervisor *s = ctx;
+	bool taken = supervisor_knows(s, pid) || (s->events->is_taken && s->events->is_taken(s->ctx, pid));
 
-	if (index >= s->conf->threads || w->seats[index].wanted) {
-		misbehaved(w, "asked for a slot out of turn");
+	return !taken && is_child(s, pid);
+}
+
+static void on_fit(void *ctx, struct worker_child *w)
+{
+	struct supervisor *s = ctx;
+
+	s->served = true;
+	rollout_fit(s, w);
+}
+
+static void on_lost(void *ctx, struct worker_child *w)
+{
+	struct supervisor *s = ctx;
+	struct post *p = staffing_post_of(s, w);
+
+	if (s->stopping || rollout_lost(s, w, w->why) || !p)
 		return;
-	}
-	w->seats[index].wanted = true;
-	w->wanted++;
-	if (w->state == WORKER_STARTING)
-		worker_enter(w, WORKER_UP, NEVER);
-	if (s->front_there && w->state == WORKER_UP)
-		give_slots(w);
+	staffing_vacate(s, p, w, 0);
+	log_warning("pool=%s worker=%u what=\"worker lost\" why=\"%s\" restart_after_ms=%" PRIu64, s->conf->name, w->place,
+	    w->why, p->due_us > now_us(s) ? (p->due_us - now_us(s)) / 1000 : 0);
+	say_start_failed(s);
 }
 
-/* False: there is nothing more. */
-static bool take_message(struct worker *w)
+static void on_stirred(void *ctx)
 {
-	struct control_message m;
-	size_t fds;
-	ssize_t n = fdpass_recv(w->control, &m, sizeof(m), NULL, 0, &fds, MSG_DONTWAIT);
-
-	if (n == -EAGAIN)
-		return false;
-	if (n == 0 || n == -ECONNRESET) {
-		/* It has ended, or will not hear us any more. */
-		drop_control(w);
-		worker_ends(w);
-	} else if (n != (ssize_t)sizeof(m)) {
-		misbehaved(w, "not a control message");
-	} else if (m.type == CONTROL_WANT) {
-		take_want(w, m.seat);
-	} else if (m.type == CONTROL_SPENT) {
-		w->replaced = true;
-		worker_ends(w);
-	} else {
-		misbehaved(w, "unknown control message");
-	}
-	return w->control != -1;
+	supervisor_tick(ctx);
 }
 
-static void on_control(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
-{
-	struct worker *w = ctx;
-
-	for (int i = 0; i < MESSAGES_AT_ONCE && take_message(w); i++)
-		;
-	arm_timer(w->supervisor);
-}
-
-/* Where it fails, the time limit ends it. */
-static void send_end(struct worker *w, enum control_type type, unsigned seat)
-{
-	const struct control_message m = { .type = type, .seat = seat };
-
-	if (w->control != -1)
-		(void)!fdpass_send(w->control, &m, sizeof(m), NULL, 0, MSG_DONTWAIT);
-	worker_ends(w);
-}
-
-static void ask_to_end(struct worker *w)
-{
-	if (w->state == WORKER_STARTING || w->state == WORKER_UP)
-		send_end(w, CONTROL_END, 0);
-}
-
-/* Starting. */
-
-#define ENV_MAX 16
-
-/* NAME=value of the master's own environment, or nothing. */
-static char *inherit(const char *name)
-{
-	const char *value = getenv(name);
-	char *entry = NULL;
-
-	return value && asprintf(&entry, "%s=%s", name, value) != -1 ? entry : NULL;
-}
-
-static char *entry_of(const char *name, const char *value)
-{
-	char *entry = NULL;
-
-	return asprintf(&entry, "%s=%s", name, value) != -1 ? entry : NULL;
-}
-
-/* True if the configuration says it, so that ours is not wanted. */
-static bool is_configured(const struct conf_pool *conf, const char *entry)
-{
-	size_t name_len = strcspn(entry, "=") + 1;
-
-	for (size_t i = 0; i < conf->environment_count; i++)
-		if (strncmp(conf->environment[i], entry, name_len) == 0)
-			return true;
-	return false;
-}
-
-static void free_environment(const char **envp, size_t own)
-{
-	for (size_t i = 0; i < own; i++)
-		free((char *)(uintptr_t)envp[i]);
-	free(envp);
-}
-
-/* Nothing of the master's but language and time zone; the user's home; what the configuration says. *ret_own of the first are ours to free. */
-static const char **make_environment(const struct supervisor *s, size_t *ret_own)
-{
-	const struct conf_pool *conf = s->conf;
-	char *own[] = {
-		entry_of("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-		inherit("LANG"),
-		inherit("LC_ALL"),
-		inherit("TZ"),
-		s->has_user ? entry_of("HOME", s->user.home) : inherit("HOME"),
-		s->has_user ? entry_of("USER", s->user.name) : inherit("USER"),
-		s->has_user ? entry_of("LOGNAME", s->user.name) : inherit("LOGNAME"),
-	};
-	const char **envp = calloc(ARRAY_LEN(own) + conf->environment_count + 1, sizeof(*envp));
-	size_t n = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
-		if (envp && own[i] && !is_configured(conf, own[i]))
-			envp[n++] = own[i];
-		else
-			free(own[i]);
-	}
-	*ret_own = n;
-	for (size_t i = 0; envp && i < conf->environment_count; i++)
-		envp[n++] = conf->environment[i];
-	return envp;
-}
-
-struct worker_pipes {
-	int control[2], output[2]; /* ours, the worker's; read, write */
+static const struct worker_child_events worker_events = {
+	.slot_ready = on_slot_ready, .announced = on_announced, .fit = on_fit, .lost = on_lost, .stirred = on_stirred
 };
 
-static void close_pipes(struct worker_pipes *p)
+static void on_open(void *ctx, struct nursery *n)
 {
-	const int all[] = { p->control[0], p->control[1], p->output[0], p->output[1] };
-
-	for (size_t i = 0; i < ARRAY_LEN(all); i++)
-		if (all[i] != -1)
-			close(all[i]);
+	rollout_nursery_open(ctx, n);
 }
 
-static int make_pipes(struct worker_pipes *p)
+/* The pool does without a zygote, this time. */
+static void on_unforkable(void *ctx, struct nursery *n, const char *text)
 {
-	int err;
+	struct supervisor *s = ctx;
+	struct generation *g = n == s->now.nursery ? &s->now : n == s->rollout.next.nursery ? &s->rollout.next : NULL;
 
-	*p = (struct worker_pipes){ { -1, -1 }, { -1, -1 } };
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p->control) == -1 || pipe2(p->output, O_CLOEXEC) == -1) {
-		err = -errno;
-		close_pipes(p);
-		return err;
-	}
-	return 0;
-}
-
-static int spawn_worker(struct worker *w, const struct worker_pipes *p)
-{
-	struct supervisor *s = w->supervisor;
-	const struct conf_pool *conf = s->conf;
-	char title[96], threads[16], first[16], requests[24];
-	const char *argv[] = { title, "worker",
-		conf->app == APP_WSGI     ? "wsgi"
-		: conf->app == APP_WORKER ? "worker"
-		                          : "demo",
-		conf->app_target ? conf->app_target : "", threads, first, requests, NULL };
-	struct spawn_plan plan = { .argv = argv,
-		.fds = { -1, p->output[1], p->output[1], p->control[1], s->started_fd },
-		.fd_count = WORKER_FD_COUNT,
-		.user = s->has_user ? &s->user : NULL,
-		.directory = conf->directory,
-		.program = s->program[0] ? s->program : NULL };
-	size_t own;
-	const char **envp = make_environment(s, &own);
-	int err;
-
-	if (!envp)
-		return -ENOMEM;
-	plan.envp = envp;
-	(void)snprintf(title, sizeof(title), "forebay: worker %.64s %u", conf->name, w->index + 1);
-	(void)snprintf(threads, sizeof(threads), "%u", conf->threads);
-	(void)snprintf(first, sizeof(first), "%u", w->index * conf->threads);
-	(void)snprintf(requests, sizeof(requests), "%" PRIu64, conf->max_requests);
-	err = s->options.spawn ? s->options.spawn(s->ctx, &plan, &w->pid) : spawn_child(&plan, &w->pid);
-	free_environment(envp, own);
-	return err;
-}
-
-static int watch_control(struct worker *w, int *control)
-{
-	w->control = *control;
-	*control = -1;
-	w->control_event = event_new(w->supervisor->base, w->control, EV_READ | EV_PERSIST, on_control, w);
-	return w->control_event && event_add(w->control_event, NULL) == 0 ? 0 : -ENOMEM;
-}
-
-static int start_process(struct worker *w, struct worker_pipes *p)
-{
-	int err = watch_control(w, &p->control[0]);
-
-	if (!err)
-		err = output_new(w->supervisor->base, w->supervisor->conf->name, &p->output[0], &w->output);
-	return err ? err : spawn_worker(w, p);
-}
-
-static uint64_t backoff_us(struct worker *w)
-{
-	unsigned doublings = w->failures > 0 ? MIN(w->failures - 1, 20) : 0;
-	uint64_t ms = MIN((uint64_t)BACKOFF_FIRST_MS << doublings, BACKOFF_MAX_MS);
-
-	return with_jitter(w->supervisor, ms * 1000);
-}
-
-static void could_not_start(struct worker *w, int err)
-{
-	struct supervisor *s = w->supervisor;
-
-	drop_control(w);
-	output_free(&w->output);
-	w->failures++;
-	w->due_us = now_us(s) + backoff_us(w);
-	log_error("pool=%s worker=%u what=\"could not be started\" error=%s again_after_ms=%" PRIu64, s->conf->name, w->index,
-	    strerrorname_np(-err), (w->due_us - now_us(s)) / 1000);
-}
-
-static void start_worker(struct worker *w)
-{
-	struct supervisor *s = w->supervisor;
-	struct worker_pipes pipes;
-	int err = make_pipes(&pipes);
-
-	memset(w->seats, 0, s->conf->threads * sizeof(*w->seats));
-	w->wanted = 0;
-	w->replaced = false;
-	if (!err) {
-		err = start_process(w, &pipes);
-		close_pipes(&pipes);
-	}
-	if (err) {
-		could_not_start(w, err);
+	log_warning("pool=%s what=\"the application cannot be forked: each worker loads it, as with preload = off\" "
+	            "why=\"a fork would lose or share %s\"",
+	    s->conf->name, text);
+	if (!g)
 		return;
-	}
-	output_set_pid(w->output, w->pid);
-	w->born_us = now_us(s);
-	s->alive++;
-	worker_enter(w, WORKER_STARTING, NEVER);
-	log_info("pool=%s worker=%u pid=%d what=\"worker started\"", s->conf->name, w->index, (int)w->pid);
+	g->forks = false;
+	g->nursery = NULL;
+	if (g == &s->rollout.next)
+		rollout_unforkable(s);
 }
 
-/* Ending. */
+static void on_no_fork(void *ctx, struct nursery *n, unsigned place, int err)
+{
+	struct supervisor *s = ctx;
+
+	if (place >= s->place_count || s->places[place].state != WORKER_CALLED)
+		return;
+	log_debug("pool=%s zygote=%d worker=%u what=\"could not be forked\"", s->conf->name, (int)n->pid, place);
+	staffing_say_error(s, -err);
+	worker_child_kill(&s->places[place]);
+}
+
+const struct nursery_events supervision_nursery_events = {
+	.open = on_open, .unforkable = on_unforkable, .no_fork = on_no_fork
+};
+
+/* Ends. */
 
 static void describe_end(int status, char *text, size_t size)
 {
@@ -513,177 +195,105 @@ static void describe_end(int status, char *text, size_t size)
 		(void)snprintf(text, size, "exit %d", WEXITSTATUS(status));
 }
 
-static void say_crash_loop(struct worker *w)
+static void tell_slots_gone(struct supervisor *s, const struct worker_child *w, pid_t pid)
 {
-	struct supervisor *s = w->supervisor;
-
-	if (w->failures < CRASH_LOOP_FAILURES || s->crash_loop_said)
-		return;
-	s->crash_loop_said = true;
-	log_error(
-	    "pool=%s what=\"workers end again and again soon after their start; they are started with growing pauses (at most %d s)\"",
-	    s->conf->name, BACKOFF_MAX_MS / 1000);
-}
-
-/* When its successor starts. */
-static uint64_t plan_successor(struct worker *w, uint64_t lived_us)
-{
-	struct supervisor *s = w->supervisor;
-
-	if (lived_us >= LIVED_WELL_US) {
-		w->failures = 0;
-		s->crash_loop_said = false;
-	}
-	/* At once; but of those that say so again and again as soon as they are there no loop spins. */
-	w->hasty = w->replaced && lived_us < BACKOFF_FIRST_MS * 1000 ? w->hasty + 1 : 0;
-	if (w->replaced)
-		return w->hasty < CRASH_LOOP_FAILURES ? now_us(s) : w->born_us + BACKOFF_FIRST_MS * 1000;
-	if (lived_us < LIVED_WELL_US)
-		w->failures++;
-	return now_us(s) + backoff_us(w);
-}
-
-static struct worker *worker_of(struct supervisor *s, pid_t pid)
-{
-	for (unsigned i = 0; i < s->conf->processes; i++)
-		if (is_alive(&s->workers[i]) && s->workers[i].pid == pid)
-			return &s->workers[i];
-	return NULL;
-}
-
-static void tell_slots_gone(struct worker *w)
-{
-	struct supervisor *s = w->supervisor;
-
 	for (unsigned i = 0; s->events->slot_gone && i < s->conf->threads; i++)
 		if (w->seats[i].given)
-			s->events->slot_gone(s->ctx, s->conf->index, w->index * s->conf->threads + i, w->pid);
+			s->events->slot_gone(s->ctx, s->conf->index, w->place * s->conf->threads + i, pid);
+}
+
+static void log_end(const struct supervisor *s, const struct worker_child *w, pid_t pid, const char *how, uint64_t lived_us,
+    bool expected, const struct post *p)
+{
+	char next[48] = "";
+	uint64_t now = now_us(s);
+
+	if (p && p->index < s->posts_wanted && !s->stopping)
+		(void)snprintf(
+		    next, sizeof(next), " restart_after_ms=%" PRIu64, p->due_us > now ? (p->due_us - now) / 1000 : 0);
+	log_line(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+	    "pool=%s worker=%u pid=%d what=\"worker ended\" how=\"%s\" lived_ms=%" PRIu64 "%s", s->conf->name, w->place,
+	    (int)pid, how, lived_us / 1000, next);
+}
+
+static void worker_reaped(struct supervisor *s, struct worker_child *w, int status)
+{
+	struct post *p = staffing_post_of(s, w);
+	uint64_t lived_us = now_us(s) - w->born_us;
+	pid_t pid = w->pid;
+	bool expected = (w->replaced || s->stopping) && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	bool was_fit = w->state == WORKER_UP || (w->state == WORKER_ENDING && w->replaced);
+	char how[96];
+
+	worker_child_reaped(w);
+	if (p)
+		staffing_vacate(s, p, w, lived_us);
+	describe_end(status, how, sizeof(how));
+	log_end(s, w, pid, how, lived_us, expected, p);
+	tell_slots_gone(s, w, pid);
+	if (!rollout_lost(s, w, w->why[0] ? w->why : how) && p && !was_fit)
+		say_start_failed(s);
+}
+
+static void forget_nursery(struct supervisor *s, struct nursery *n)
+{
+	struct nursery **at = &s->nurseries;
+
+	while (*at != n)
+		at = &(*at)->next;
+	*at = n->next;
+	nursery_free(&n);
+}
+
+static void nursery_ended(struct supervisor *s, struct nursery *n, int status)
+{
+	bool present = n == s->now.nursery, was_open = n->state == NURSERY_OPEN,
+	     unwanted = !present && n != s->rollout.next.nursery;
+	pid_t pid = n->pid;
+	char how[96], why[CHILD_WHY_MAX + 96];
+
+	describe_end(status, how, sizeof(how));
+	nursery_reaped(n); /* its last words first */
+	(void)snprintf(
+	    why, sizeof(why), "%s%s", was_open ? "" : "the application could not be loaded: ", n->why[0] ? n->why : how);
+	log_line(unwanted ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR,
+	    "pool=%s zygote=%d what=\"zygote ended\" how=\"%s\" why=\"%s\"%s", s->conf->name, (int)pid, how, why,
+	    present && was_open ? " then=\"the workers go on; the next one that is needed starts a rolling restart\"" : "");
+	rollout_nursery_gone(s, n, why);
+	forget_nursery(s, n);
+	if (present)
+		say_start_failed(s);
+}
+
+bool supervisor_knows(const struct supervisor *s, pid_t pid)
+{
+	return pid > 0 && (worker_of(s, pid) || nursery_of(s, pid));
+}
+
+bool supervisor_look_for(struct supervisor *s, pid_t pid)
+{
+	for (unsigned i = 0; !supervisor_knows(s, pid) && i < s->place_count; i++)
+		if (s->places[i].state == WORKER_CALLED)
+			worker_child_look(&s->places[i]);
+	return supervisor_knows(s, pid);
 }
 
 bool supervisor_reaped(struct supervisor *s, pid_t pid, int status)
 {
-	struct worker *w = worker_of(s, pid);
-	bool expected;
-	uint64_t lived_us, due_us, now;
-	char how[96], next[48] = "";
+	struct worker_child *w = pid > 0 ? worker_of(s, pid) : NULL;
+	struct nursery *n = pid > 0 ? nursery_of(s, pid) : NULL;
 
-	if (!w)
+	if (w)
+		worker_reaped(s, w, status);
+	else if (n)
+		nursery_ended(s, n, status);
+	else
 		return false;
-	lived_us = now_us(s) - w->born_us;
-	expected = (w->replaced || s->stopping) && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-	drop_control(w);
-	output_end(w->output);
-	output_free(&w->output);
-	s->alive--;
-	due_us = plan_successor(w, lived_us);
-	now = now_us(s); /* by now it may be due */
-	describe_end(status, how, sizeof(how));
-	if (!s->stopping)
-		(void)snprintf(next, sizeof(next), " restart_after_ms=%" PRIu64, due_us > now ? (due_us - now) / 1000 : 0);
-	log_line(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
-	    "pool=%s worker=%u pid=%d what=\"worker ended\" how=\"%s\" lived_ms=%" PRIu64 "%s", s->conf->name, w->index,
-	    (int)pid, how, lived_us / 1000, next);
-	say_crash_loop(w);
-	worker_enter(w, WORKER_DOWN, due_us);
-	tell_slots_gone(w);
-	w->pid = 0;
 	supervisor_tick(s);
 	return true;
 }
 
-/* What others call. */
-
-static void worker_tick(struct worker *w)
-{
-	const struct supervisor *s = w->supervisor;
-
-	if (worker_due(w) > now_us(s))
-		return;
-	switch (w->state) {
-	case WORKER_DOWN:
-		start_worker(w);
-		break;
-	case WORKER_UP:
-		give_slots(w);
-		break;
-	case WORKER_ENDING:
-		log_warning("pool=%s worker=%u pid=%d what=\"worker killed\" why=\"did not end in time\"", s->conf->name,
-		    w->index, (int)w->pid);
-		w->due_us = NEVER;
-		send_signal(w, SIGKILL);
-		break;
-	case WORKER_STARTING:
-	case WORKER_STATE_COUNT:
-		break;
-	}
-}
-
-void supervisor_tick(struct supervisor *s)
-{
-	if (!s->started)
-		return;
-	for (unsigned i = 0; i < s->conf->processes; i++)
-		worker_tick(&s->workers[i]);
-	arm_timer(s);
-}
-
-static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
-{
-	supervisor_tick(ctx);
-}
-
-/* Whom the workers run as. */
-static int choose_user(struct supervisor *s)
-{
-	const char *name = s->conf->user ? s->conf->user : s->options.default_user;
-	int err;
-
-	if (geteuid() == 0 && !name) {
-		log_error("pool=%s what=\"forebay runs as root and the pool has no user\"", s->conf->name);
-		return -EPERM;
-	}
-	if (!name || (geteuid() != 0 && !s->conf->user))
-		return 0;
-	err = spawn_find_user(name, &s->user);
-	if (err) {
-		log_error("pool=%s user=%s what=\"no such user\" error=%s", s->conf->name, name, strerrorname_np(-err));
-		return err;
-	}
-	if (geteuid() != 0 && s->user.uid != geteuid()) {
-		log_error("pool=%s user=%s what=\"only root can start workers as another user\"", s->conf->name, name);
-		return -EPERM;
-	}
-	s->has_user = geteuid() == 0;
-	return 0;
-}
-
-static int check_pool(struct supervisor *s)
-{
-	struct stat st;
-
-	if (s->conf->app == APP_WSGI && program_find(PROGRAM_WSGI, s->program, sizeof(s->program)) != 0) {
-		log_error("pool=%s program=%s what=\"WSGI applications are not built in: there is no such program\"",
-		    s->conf->name, s->program);
-		return -ENOENT;
-	}
-	if (s->conf->app == APP_WORKER) {
-		if (access(s->conf->app_program, X_OK) == -1) {
-			log_error("pool=%s program=%s what=\"it is not there, or not to be run\" error=%s", s->conf->name,
-			    s->conf->app_program, strerrorname_np(errno));
-			return -ENOENT;
-		}
-		(void)snprintf(s->program, sizeof(s->program), "%s", s->conf->app_program);
-	}
-	if (s->conf->app == APP_EXEC) {
-		log_error("pool=%s what=\"this kind of app is not built in\"", s->conf->name);
-		return -ENOTSUP;
-	}
-	if (s->conf->directory && (stat(s->conf->directory, &st) == -1 || !S_ISDIR(st.st_mode))) {
-		log_error("pool=%s directory=%s what=\"no such directory\"", s->conf->name, s->conf->directory);
-		return -ENOENT;
-	}
-	return choose_user(s);
-}
+/* Making. */
 
 /* Workers write to it, so it cannot be sealed against that; but nobody makes it shorter under the front's feet. */
 static int make_started_page(struct supervisor *s)
@@ -693,28 +303,63 @@ static int make_started_page(struct supervisor *s)
 	    fchmod(s->started_fd, 0600) == -1 || /* or any user could open it for writing through /proc */
 	    fcntl(s->started_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == -1)
 		return -errno;
+	s->launch.started_fd = s->started_fd;
 	return 0;
 }
 
-static int make_workers(struct supervisor *s)
+/* The house speaks to us, a test's kill to the test. */
+static int kill_for_house(void *ctx, pid_t pid, int sig)
 {
-	s->workers = calloc(s->conf->processes, sizeof(*s->workers));
-	if (!s->workers)
+	const struct supervisor *s = ctx;
+
+	return s->options.kill ? s->options.kill(s->ctx, pid, sig) : kill(pid, sig) == -1 ? -errno : 0;
+}
+
+static void make_house(struct supervisor *s)
+{
+	s->house = (struct worker_house){
+		.base = s->base,
+		.conf = s->conf,
+		.clock = s->options.clock,
+		.end_timeout_ms = s->options.end_timeout_ms ? s->options.end_timeout_ms : END_TIMEOUT_MS,
+		.debug = s->options.debug,
+		.kill = kill_for_house,
+		.events = &worker_events,
+		.ctx = s,
+	};
+}
+
+static int make_places(struct supervisor *s)
+{
+	int err = 0;
+
+	make_house(s);
+	s->posts = calloc(s->conf->processes, sizeof(*s->posts));
+	s->places = calloc(2 * (size_t)s->conf->processes, sizeof(*s->places));
+	if (!s->posts || !s->places)
 		return -ENOMEM;
 	for (unsigned i = 0; i < s->conf->processes; i++)
-		s->workers[i] = (struct worker){ .supervisor = s, .index = i, .control = -1 };
-	for (unsigned i = 0; i < s->conf->processes; i++) {
-		s->workers[i].seats = calloc(s->conf->threads, sizeof(struct seat));
-		if (!s->workers[i].seats)
-			return -ENOMEM;
-	}
-	return 0;
+		s->posts[i].index = i;
+	for (; !err && s->place_count < 2 * s->conf->processes; s->place_count += !err)
+		err = worker_child_init(&s->places[s->place_count], &s->house, s->place_count);
+	s->posts_wanted = conf_pool_processes_min(s->conf);
+	return err;
 }
 
 static int make_timer(struct supervisor *s)
 {
 	s->timer = event_new(s->base, -1, 0, on_timer, s);
 	return s->timer ? 0 : -ENOMEM;
+}
+
+static int make_launch(struct supervisor *s)
+{
+	int err = launch_init(&s->launch, s->conf, s->options.default_user);
+
+	s->launch.spawn = s->options.spawn;
+	s->launch.ctx = s->ctx;
+	s->launch.debug = s->options.debug;
+	return err;
 }
 
 int supervisor_new(struct event_base *base, const struct conf_pool *conf, const struct supervisor_options *options,
@@ -725,21 +370,17 @@ int supervisor_new(struct event_base *base, const struct conf_pool *conf, const 
 
 	if (!s)
 		return -ENOMEM;
-	s->base = base;
-	s->conf = conf;
-	s->options = *options;
-	if (s->options.end_timeout_ms == 0)
-		s->options.end_timeout_ms = END_TIMEOUT_MS;
-	s->events = events;
-	s->ctx = ctx;
-	s->started_fd = -1;
+	*s = (struct supervisor){
+		.base = base, .conf = conf, .options = *options, .events = events, .ctx = ctx, .started_fd = -1
+	};
+	s->rollout.due_us = CHILD_NEVER;
 	if (getrandom(&s->random, sizeof(s->random), GRND_NONBLOCK) != (ssize_t)sizeof(s->random) || s->random == 0)
 		s->random = 1;
-	err = check_pool(s);
+	err = make_launch(s);
 	if (!err)
 		err = make_started_page(s);
 	if (!err)
-		err = make_workers(s);
+		err = make_places(s);
 	if (!err)
 		err = make_timer(s);
 	if (err) {
@@ -750,52 +391,52 @@ int supervisor_new(struct event_base *base, const struct conf_pool *conf, const 
 	return 0;
 }
 
-static void free_worker(struct worker *w)
+void supervisor_free(struct supervisor **ps)
 {
-	if (is_alive(w))
-		send_signal(w, SIGKILL);
-	if (w->seats)
-		drop_control(w);
-	output_free(&w->output);
-	free(w->seats);
-}
+	struct supervisor *s = *ps;
 
-void supervisor_free(struct supervisor **s)
-{
-	struct supervisor *old = *s;
-
-	*s = NULL;
-	if (!old)
+	*ps = NULL;
+	if (!s)
 		return;
-	for (unsigned i = 0; old->workers && i < old->conf->processes; i++)
-		free_worker(&old->workers[i]);
-	free(old->workers);
-	if (old->timer)
-		event_free(old->timer);
-	if (old->started_fd != -1)
-		close(old->started_fd);
-	free(old);
+	while (s->nurseries) {
+		struct nursery *n = s->nurseries;
+
+		s->nurseries = n->next;
+		nursery_free(&n);
+	}
+	for (unsigned i = 0; i < s->place_count; i++)
+		worker_child_done(&s->places[i]);
+	free(s->places);
+	free(s->posts);
+	if (s->timer)
+		event_free(s->timer);
+	if (s->started_fd != -1)
+		close(s->started_fd);
+	launch_done(&s->launch);
+	free(s);
 }
+
+/* What others call. */
 
 void supervisor_start(struct supervisor *s)
 {
 	s->started = true;
+	rollout_load_now(s);
 	supervisor_tick(s);
 }
 
 void supervisor_front_lost(struct supervisor *s)
 {
-	s->front_there = false;
+	s->house.front_there = false;
 	arm_timer(s);
 }
 
 void supervisor_fresh_slots(struct supervisor *s)
 {
-	s->front_there = true;
+	s->house.front_there = true;
 	/* A new front is not the loop that the pause is there for. */
-	for (unsigned i = 0; i < s->conf->processes; i++)
-		for (unsigned k = 0; k < s->conf->threads; k++)
-			s->workers[i].seats[k].due_us = 0;
+	for (unsigned i = 0; i < s->place_count; i++)
+		worker_child_fresh_front(&s->places[i]);
 	supervisor_tick(s);
 }
 
@@ -814,52 +455,142 @@ size_t supervisor_started_bytes(const struct supervisor *s)
 	return (size_t)supervisor_slots(s) * STARTED_LINE_BYTES;
 }
 
-void supervisor_replace(struct supervisor *s, unsigned slot)
+void supervisor_replace(struct supervisor *s, unsigned slot, pid_t pid)
 {
-	struct worker *w;
+	struct worker_child *w;
 
 	if (slot >= supervisor_slots(s))
 		return;
-	w = &s->workers[slot / s->conf->threads];
-	if (!is_alive(w))
+	w = &s->places[slot / s->conf->threads];
+	if (w->pid == 0 || (pid != 0 && w->pid != pid))
 		return;
 	log_warning(
-	    "pool=%s worker=%u pid=%d thread=%u what=\"worker is replaced\" why=\"its request took longer than timeout\"",
-	    s->conf->name, w->index, (int)w->pid, slot % s->conf->threads);
+	    "pool=%s worker=%u pid=%d thread=%u what=\"worker is replaced\" why=\"its request took longer than timeout, or its answer was none\"",
+	    s->conf->name, w->place, (int)w->pid, slot % s->conf->threads);
 	w->replaced = true;
-	/* Also to one that ends already: it may be waiting for this very thread. */
-	send_end(w, CONTROL_END_WITHOUT, slot % s->conf->threads);
+	worker_child_end_without(w, slot % s->conf->threads);
 	arm_timer(s);
+}
+
+void supervisor_restart(struct supervisor *s, const char *why)
+{
+	rollout_ask(s, why);
+	supervisor_tick(s);
 }
 
 void supervisor_stop(struct supervisor *s, bool force)
 {
 	s->stopping = true;
-	for (unsigned i = 0; i < s->conf->processes; i++) {
-		struct worker *w = &s->workers[i];
-
-		if (!is_alive(w))
-			continue;
-		ask_to_end(w);
-		if (!force)
-			continue;
-		send_signal(w, SIGKILL);
-		w->due_us = NEVER;
+	rollout_stop(s);
+	s->now.nursery = NULL;
+	for (struct nursery *n = s->nurseries; n; n = n->next)
+		nursery_kill(n, "forebay ends");
+	for (unsigned i = 0; i < s->place_count; i++) {
+		if (force)
+			worker_child_kill(&s->places[i]);
+		else
+			worker_child_end(&s->places[i]);
 	}
 	arm_timer(s);
 }
 
 unsigned supervisor_alive(const struct supervisor *s)
 {
-	return s->alive;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->place_count; i++)
+		n += s->places[i].pid != 0;
+	for (const struct nursery *z = s->nurseries; z; z = z->next)
+		n++;
+	return n;
 }
 
 unsigned supervisor_slots(const struct supervisor *s)
 {
-	return s->conf->processes * s->conf->threads;
+	return conf_pool_places(s->conf);
 }
 
 const struct conf_pool *supervisor_conf(const struct supervisor *s)
 {
 	return s->conf;
+}
+
+/* How many there are. */
+
+static uint64_t mean_pss(const struct supervisor *s)
+{
+	uint64_t sum = 0, n = 0;
+
+	for (unsigned i = 0; i < s->place_count; i++)
+		if (s->places[i].pid != 0 && s->places[i].pss > 0) {
+			sum += s->places[i].pss;
+			n++;
+		}
+	return n > 0 ? sum / n : 0;
+}
+
+static unsigned posts_starting(const struct supervisor *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->posts_wanted; i++)
+		n += !s->posts[i].worker || s->posts[i].worker->state != WORKER_UP;
+	return n;
+}
+
+static void one_more(struct supervisor *s, const struct supervisor_load *load)
+{
+	struct post *p = &s->posts[s->posts_wanted++];
+
+	p->due_us = now_us(s);
+	p->failures = p->hasty = 0;
+	log_info("pool=%s workers=%u delay_ms=%" PRIu64 " what=\"one worker more\" why=\"requests wait\"", s->conf->name,
+	    s->posts_wanted, load->delay_us / 1000);
+}
+
+static void one_less(struct supervisor *s)
+{
+	struct post *p = &s->posts[--s->posts_wanted];
+
+	log_info("pool=%s workers=%u what=\"one worker less\" why=\"so many were not needed\"", s->conf->name, s->posts_wanted);
+	if (!p->worker)
+		return;
+	p->worker->replaced = true;
+	worker_child_end(p->worker);
+}
+
+void supervisor_scale(struct supervisor *s, const struct supervisor_load *load)
+{
+	const struct conf_pool *c = s->conf;
+	const struct scaling_rules rules = { .least = conf_pool_processes_min(c),
+		.most = c->processes,
+		.threads = c->threads,
+		.up_delay_us = c->scale_up_delay_ms * 1000,
+		.down_after_us = c->scale_down_after_ms * 1000 };
+	const struct scaling_figures figures = {
+		.wanted = s->posts_wanted,
+		.starting = posts_starting(s),
+		.delay_us = load->delay_us,
+		.busy = load->busy,
+		.worker_bytes = mean_pss(s),
+		.room_bytes = s->events->memory_room ? s->events->memory_room(s->ctx) : UINT64_MAX,
+	};
+
+	/* While all are being replaced their number stays. */
+	if (rules.least == rules.most || s->stopping || !s->started || s->rollout.state != ROLLOUT_IDLE)
+		return;
+	switch (scaling_look(&s->scaling, &rules, &figures, now_us(s))) {
+	case SCALING_UP:
+		one_more(s, load);
+		break;
+	case SCALING_DOWN:
+		one_less(s);
+		break;
+	case SCALING_NO_ROOM:
+		log_debug("pool=%s what=\"no memory for another worker\"", c->name);
+		break;
+	case SCALING_STAY:
+		break;
+	}
+	supervisor_tick(s);
 }

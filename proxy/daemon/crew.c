@@ -350,7 +350,7 @@ void crew_figures(struct crew *c, struct channel_message *ret)
 		pool_figures(c->pools[i], &p);
 		ret->u.tick.queued += p.queued;
 		ret->u.tick.busy += p.busy + p.granted;
-		ret->u.tick.slots += p.slots;
+		ret->u.tick.slots += conf_pool_slots(pool_conf(c->pools[i]));
 	}
 	spool_figures(c->spool, &spool);
 	ret->u.tick.spool_bytes = spool.bytes;

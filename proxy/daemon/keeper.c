@@ -394,6 +394,11 @@ static void log_end(const struct keeper *k, pid_t pid, int status)
 		log_line(level, "event=front_died pid=%ld how=\"exit %d\"", (long)pid, WEXITSTATUS(status));
 }
 
+bool keeper_knows(const struct keeper *k, pid_t pid)
+{
+	return pid != 0 && k->pid == pid;
+}
+
 bool keeper_reaped(struct keeper *k, pid_t pid, int status)
 {
 	if (pid != k->pid || pid == 0)

@@ -62,6 +62,9 @@ void keeper_free(struct keeper **k);
 
 void keeper_start(struct keeper *k);
 
+/* True if this process is the front. */
+bool keeper_knows(const struct keeper *k, pid_t pid);
+
 /* After waitpid: true if it was the front. */
 bool keeper_reaped(struct keeper *k, pid_t pid, int status);
 

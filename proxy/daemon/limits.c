@@ -153,7 +153,7 @@ static uint64_t reserved(const struct conf *conf, unsigned threads)
 	for (size_t i = 0; i < conf->listen_count; i++)
 		n += (uint64_t)conf->listens[i].address_count * threads;
 	for (size_t i = 0; i < conf->pool_count; i++)
-		n += FRONT_PER_SLOT * conf_pool_slots(&conf->pools[i]);
+		n += FRONT_PER_SLOT * conf_pool_places(&conf->pools[i]);
 	return n;
 }
 

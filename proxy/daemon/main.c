@@ -21,7 +21,8 @@
 #include "proxy/daemon/run.h"
 #include "proxy/daemon/sandbox.h"
 #include "upstream/worker/demo.h"
-#include "upstream/worker/runtime.h"
+#include "upstream/worker/worker_main.h"
+#include "upstream/worker/zygote.h"
 
 #define DEFAULT_FILE FOREBAY_SYSCONFDIR "/forebay/forebay.ini"
 #define ERRORS_MAX   (1u << 20)
@@ -323,7 +324,11 @@ int main(int argc, char **argv)
 		return front_main();
 	if (argc > 1 && strcmp(argv[1], "worker") == 0) {
 		sandbox_worker();
-		return worker_main(argc, argv, demo_apps);
+		return worker_main(argc, argv, &demo_app);
+	}
+	if (argc > 1 && strcmp(argv[1], "zygote") == 0) {
+		sandbox_worker();
+		return zygote_main(argc, argv, &demo_app);
 	}
 	if (!open_standard())
 		return EXIT_FAILURE;

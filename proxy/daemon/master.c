@@ -264,12 +264,12 @@ static void on_gone(void *ctx, bool failed)
 		enter(m, MASTER_STOPPING);
 }
 
-static void on_replace(void *ctx, size_t pool_index, unsigned slot, pid_t pid UNUSED)
+static void on_replace(void *ctx, size_t pool_index, unsigned slot, pid_t pid)
 {
 	struct master *m = ctx;
 
 	if (pool_index < pool_count(m) && m->staff[pool_index].supervisor)
-		supervisor_replace(m->staff[pool_index].supervisor, slot);
+		supervisor_replace(m->staff[pool_index].supervisor, slot, pid);
 }
 
 static void on_poison(void *ctx, const struct channel_message *message, int *fd)
@@ -292,7 +292,31 @@ static void on_slot_ready(void *ctx, size_t pool_index, unsigned slot, int *fron
 	look_if_ready(m);
 }
 
-static const struct supervisor_events supervisor_events = { .slot_ready = on_slot_ready };
+/* Whoever has started `forebay run` is there to mend it; a daemon goes on trying. */
+static void on_start_failed(void *ctx, size_t pool_index)
+{
+	struct master *m = ctx;
+
+	if (!m->o.screen || m->state != MASTER_STARTING)
+		return;
+	log_error("pool=%s what=\"the application could not be started: forebay ends\"", m->o.conf->pools[pool_index].name);
+	m->status = 1;
+	enter(m, MASTER_CUTTING);
+}
+
+static bool on_is_taken(void *ctx, pid_t pid)
+{
+	struct master *m = ctx;
+
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor && supervisor_knows(m->staff[i].supervisor, pid))
+			return true;
+	return keeper_knows(m->keeper, pid);
+}
+
+static const struct supervisor_events supervisor_events = {
+	.slot_ready = on_slot_ready, .start_failed = on_start_failed, .is_taken = on_is_taken
+};
 
 static int new_supervisors(struct master *m)
 {
@@ -300,6 +324,7 @@ static int new_supervisors(struct master *m)
 		.clock = &clock_real,
 		.default_user = m->ground.worker_user,
 		.end_timeout_ms = END_TIMEOUT_MS,
+		.debug = m->o.screen != NULL,
 	};
 	int err = 0;
 
@@ -312,21 +337,52 @@ static int new_supervisors(struct master *m)
 	return err;
 }
 
+/* The next one that has ended, not buried yet; 0: none. */
+static pid_t next_dead(void)
+{
+	siginfo_t info = { 0 };
+
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 ? info.si_pid : 0;
+}
+
+static void bury(struct master *m, pid_t pid)
+{
+	bool known = keeper_knows(m->keeper, pid);
+	int status;
+
+	/* Whoever it says it is, it must say before its number can be another one's. */
+	for (size_t i = 0; !known && i < pool_count(m); i++)
+		known = m->staff[i].supervisor && supervisor_look_for(m->staff[i].supervisor, pid);
+	if (waitpid(pid, &status, WNOHANG) != pid)
+		return;
+	known = keeper_reaped(m->keeper, pid, status);
+	for (size_t i = 0; !known && i < pool_count(m); i++)
+		if (m->staff[i].supervisor)
+			known = supervisor_reaped(m->staff[i].supervisor, pid, status);
+	quarantine_reaped(m->quarantine, pid, status);
+}
+
 static void reap(struct master *m)
 {
-	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		bool known = keeper_reaped(m->keeper, pid, status);
-
-		for (size_t i = 0; !known && i < pool_count(m); i++)
-			if (m->staff[i].supervisor)
-				known = supervisor_reaped(m->staff[i].supervisor, pid, status);
-		quarantine_reaped(m->quarantine, pid, status);
-	}
+	while ((pid = next_dead()) > 0)
+		bury(m, pid);
 	if (m->state == MASTER_STOPPING && workers_alive(m) == 0)
 		enter(m, MASTER_ENDED);
+}
+
+static void restart_workers(struct master *m, const char *why)
+{
+	unsigned pools = 0;
+
+	for (size_t i = 0; m->state < MASTER_STOPPING && i < pool_count(m); i++)
+		if (m->staff[i].supervisor) {
+			supervisor_restart(m->staff[i].supervisor, why);
+			pools++;
+		}
+	if (pools == 0)
+		log_warning("event=nothing_to_restart what=\"SIGHUP starts forebay's own workers anew, and there are none\"");
 }
 
 /* ---- signals and timers ---- */
@@ -381,7 +437,7 @@ static void on_signal(evutil_socket_t sig, short what UNUSED, void *ctx)
 			end(m, sig); /* `forebay run`: its terminal was closed */
 			break;
 		}
-		log_warning("event=no_reload what=\"this version takes a new configuration at its start only\"");
+		restart_workers(m, "SIGHUP");
 		break;
 	case SIGCHLD:
 		reap(m);

@@ -4,7 +4,8 @@
  * Never:  touches a byte from a client. Blocks.
  * Thread: one. master_run is the process.
  *
- * SIGTERM, SIGINT: drain and end; a second one: end now. SIGUSR1: open the logs anew. SIGHUP: ignored, until there is a reload.
+ * SIGTERM, SIGINT: drain and end; a second one: end now. SIGUSR1: open the logs anew. SIGHUP: a rolling restart of
+ * forebay's own workers (`forebay run`: drain and end, since its terminal was closed).
  */
 #ifndef FOREBAY_PROXY_MASTER_H
 #define FOREBAY_PROXY_MASTER_H

@@ -157,7 +157,11 @@ class Forebay(Process):
     def workers(self):
         """The pids of forebay's own workers (the zygotes' children are the master's)."""
         return [pid for pid in procs.descendants(self.pid)
-                if "worker" in procs.cmdline(pid) and procs.runs(pid)]
+                if procs.cmdline(pid).startswith("forebay: worker ") and procs.runs(pid)]
+
+    def zygotes(self):
+        """The pids of what the workers are forked from."""
+        return [pid for pid in procs.children(self.pid) if procs.cmdline(pid).startswith("forebay: zygote ") and procs.runs(pid)]
 
     def connect(self, **kw):
         return client.Client(self.address, **kw)

@@ -55,10 +55,11 @@ def test_there_are_a_master_a_front_and_workers(demo):
     assert demo.ask("GET", "/").status == 200
     front, workers = demo.front(), demo.workers()
     assert front and len(workers) == 2 and front not in workers
-    assert sorted(procs.children(demo.pid)) == sorted([front] + workers)  # and nothing else
+    assert len(demo.zygotes()) == 1
+    assert sorted(procs.children(demo.pid)) == sorted([front] + demo.zygotes() + workers)  # and nothing else
     if ROOT:
         assert procs.owner(front) == pwd.getpwnam(FRONT_USER).pw_uid
-        assert {procs.owner(w) for w in workers} == {pwd.getpwnam(POOL_USER).pw_uid}
+        assert {procs.owner(w) for w in workers + demo.zygotes()} == {pwd.getpwnam(POOL_USER).pw_uid}
         assert procs.owner(demo.pid) == 0
 
 
@@ -138,7 +139,7 @@ def test_workers_that_keep_crashing_are_started_with_a_pause(demo):
 
 def test_when_the_master_is_killed_everything_goes(demo):
     family = procs.descendants(demo.pid)
-    assert len(family) == 3
+    assert len(family) == 4  # with the zygote
     demo.expected = {-KILL}
     with demo.connect() as c:
         assert c.ask("GET", "/").status == 200

@@ -199,15 +199,9 @@ static void serve(void *ctx UNUSED, struct worker_request *r)
 		(void)!worker_write(r, &seen, sizeof(seen));
 }
 
-static int load(const char *target UNUSED, void **ret_ctx)
-{
-	*ret_ctx = NULL;
-	return 0;
-}
-
 static void try_worker(struct slice bytes)
 {
-	static const struct worker_app app = { .name = "fuzz", .load = load, .serve = serve };
+	static const struct worker_app app = { .name = "fuzz", .serve = serve };
 	_Atomic uint64_t started = 0;
 	atomic_bool ending = false;
 	const struct talk_plan plan = { .app = &app, .started = &started, .ending = &ending };

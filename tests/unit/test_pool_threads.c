@@ -195,7 +195,7 @@ static void finish(struct thread *t)
 		poll(&wake, 1, 1);
 		mailbox_drain(&t->loop.mailbox);
 		pool_figures(t->arena->pool, &f);
-		claim(t->arena, f.absent + f.free + f.granted + f.busy == SLOTS);
+		claim(t->arena, f.absent + f.free + f.granted + f.busy == f.slots);
 	} while (atomic_load(&t->arena->idle) < THREADS || f.granted > 0 || f.busy > 0);
 }
 
@@ -222,7 +222,7 @@ static void *run(void *arg)
 			mailbox_drain(&t->loop.mailbox);
 		if (roll(t, 64) == 0) {
 			pool_figures(t->arena->pool, &f);
-			claim(t->arena, f.absent + f.free + f.granted + f.busy == SLOTS);
+			claim(t->arena, f.absent + f.free + f.granted + f.busy == f.slots);
 		}
 	}
 	finish(t);

@@ -27,12 +27,6 @@ static struct {
 	atomic_int result;
 } stage;
 
-static int app_load(const char *target, void **ret_ctx)
-{
-	*ret_ctx = NULL;
-	return strcmp(target, "refuse") == 0 ? -EACCES : 0;
-}
-
 static bool begin_text(struct worker_request *r)
 {
 	return worker_status(r, 200) == 0 && worker_field(r, SLICE("Content-Type"), SLICE("text/plain")) == 0;
@@ -226,7 +220,7 @@ static void app_serve(void *ctx UNUSED, struct worker_request *r)
 			pages[i].serve(r);
 }
 
-static const struct worker_app app = { .name = "test", .load = app_load, .serve = app_serve };
+static const struct worker_app app = { .name = "test", .serve = app_serve };
 
 /* The master and the front of one worker. */
 
@@ -280,9 +274,11 @@ static void start(struct world *w, const struct worker_app *what, unsigned threa
 	bool wanted[SEATS] = { false };
 	int pair[2];
 
-	*w = (struct world){ .plan = { .app = what, .target = "", .threads = threads, .max_requests = max_requests } };
+	*w = (struct world){ .plan = { .app = what, .threads = threads, .max_requests = max_requests } };
 	for (unsigned i = 0; i < SEATS; i++)
 		w->front[i] = -1;
+	if (what->load)
+		assert_int_equal(what->load(&(struct worker_setting){ .target = "" }, &w->plan.app_ctx), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	w->control = pair[0];
 	w->plan.control = pair[1];
@@ -967,27 +963,25 @@ static const struct {
 	struct control_message m;
 	bool with_fd;
 } bad_orders[] = {
-	{ { CONTROL_SLOT, 2 }, true }, /* no such seat */
-	{ { CONTROL_SLOT, UINT32_MAX }, true },
-	{ { CONTROL_SLOT, 0 }, false }, /* no socket */
-	{ { CONTROL_END, 0 }, true },
-	{ { CONTROL_END_WITHOUT, 0 }, true },
-	{ { CONTROL_END_WITHOUT, 2 }, false },
-	{ { CONTROL_WANT, 0 }, false },
-	{ { 99, 0 }, false },
+	{ { CONTROL_SLOT, 2, 0 }, true }, /* no such seat */
+	{ { CONTROL_SLOT, UINT32_MAX, 0 }, true },
+	{ { CONTROL_SLOT, 0, 0 }, false }, /* no socket */
+	{ { CONTROL_END, 0, 0 }, true },
+	{ { CONTROL_END_WITHOUT, 0, 0 }, true },
+	{ { CONTROL_END_WITHOUT, 2, 0 }, false },
+	{ { CONTROL_WANT, 0, 0 }, false },
+	{ { 99, 0, 0 }, false },
 };
 
 static void a_worker_without_a_proper_master_ends(void **state)
 {
-	struct runtime_plan plan = { .app = &app, .target = "", .threads = 2 };
+	struct runtime_plan plan = { .app = &app, .threads = 2 };
 
 	(void)state;
 	assert_int_equal(in_a_child(&plan, NULL, false), ECONNRESET);
 	for (size_t i = 0; i < ARRAY_LEN(bad_orders); i++)
 		if (in_a_child(&plan, &bad_orders[i].m, bad_orders[i].with_fd) != EPROTO)
 			fail_msg("row %zu", i);
-	plan.target = "refuse";
-	assert_int_equal(in_a_child(&plan, NULL, false), EACCES);
 }
 
 static const struct {

@@ -21,17 +21,18 @@
 #include "upstream/spawn.h"
 #include "upstream/supervisor.h"
 #include "upstream/worker/demo.h"
-#include "upstream/worker/runtime.h"
 #include "upstream/worker/wire.h"
+#include "upstream/worker/worker_main.h"
 
 #define WORKERS_MAX 64
-#define SLOTS_MAX   8
+#define SLOTS_MAX   16
 #define END_MS      5000
 
 struct fake {
 	pid_t pid;
 	int control, output;
 	int killed; /* the signal */
+	bool asked; /* for its stacks */
 };
 
 struct world {
@@ -105,7 +106,10 @@ static int fake_kill(void *ctx, pid_t pid, int sig)
 	struct world *w = ctx;
 
 	assert_true(pid >= 1000 && pid < (pid_t)(1000 + w->started));
-	w->workers[pid - 1000].killed = sig;
+	if (sig == SIGURG)
+		w->workers[pid - 1000].asked = true;
+	else
+		w->workers[pid - 1000].killed = sig;
 	return 0;
 }
 
@@ -114,6 +118,8 @@ static const char *test_user(void)
 	return geteuid() == 0 ? "nobody" : NULL;
 }
 
+static char *environment[] = { "SETTING=a b", "PATH=/mine" };
+
 static void set_up(struct world *w, unsigned processes, unsigned threads, bool real)
 {
 	struct supervisor_options o = { .clock = &w->clock.clock, .default_user = test_user(), .end_timeout_ms = END_MS };
@@ -121,8 +127,13 @@ static void set_up(struct world *w, unsigned processes, unsigned threads, bool r
 	/* Under valgrind /proc/self/exe, which is started anew, is valgrind itself. */
 	if (real && getenv("FOREBAY_UNDER_VALGRIND"))
 		skip();
-	*w = (struct world){ .conf = {
-		                 .name = "blog", .app = APP_DEMO, .processes = processes, .threads = threads, .index = 3 } };
+	*w = (struct world){ .conf = { .name = "blog",
+		                 .app = APP_DEMO,
+		                 .processes = processes,
+		                 .threads = threads,
+		                 .index = 3,
+		                 .environment = environment,
+		                 .environment_count = 2 } };
 	for (unsigned i = 0; i < SLOTS_MAX; i++)
 		w->front[i] = -1;
 	if (!real) {
@@ -234,7 +245,7 @@ static void slots_are_handed_out_when_worker_and_front_are_there(void **state)
 
 	(void)state;
 	set_up(&w, 2, 3, false);
-	assert_int_equal(supervisor_slots(w.s), 6);
+	assert_int_equal(supervisor_slots(w.s), 12); /* both generations */
 	assert_int_equal(w.started, 0);
 	supervisor_start(w.s);
 	assert_int_equal(w.started, 2);
@@ -428,9 +439,12 @@ static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 	supervisor_start(w.s);
 	tell(&w, 0, CONTROL_WANT, 0);
 	tell(&w, 1, CONTROL_WANT, 0);
-	supervisor_replace(w.s, 2); /* the second process's first slot */
-	supervisor_replace(w.s, 3); /* the same process */
-	supervisor_replace(w.s, 4); /* no slot at all */
+	supervisor_replace(w.s, 0, 1001); /* there was another worker when that was said */
+	supervisor_replace(w.s, 2, 1001); /* the second process's first slot */
+	assert_true(w.workers[1].asked);
+	supervisor_replace(w.s, 3, 0); /* the same process */
+	supervisor_replace(w.s, 4, 0); /* nobody has it */
+	supervisor_replace(w.s, 8, 0); /* no slot at all */
 	expect_nothing(&w, 0);
 	expect_end_without(&w, 1, 0);
 	expect_end_without(&w, 1, 1);
@@ -443,7 +457,7 @@ static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 	assert_int_equal(w.workers[1].killed, SIGKILL);
 	die(&w, 1, SIGNALED(SIGKILL));
 	assert_int_equal(w.started, 3);
-	supervisor_replace(w.s, 2); /* a successor that still starts */
+	supervisor_replace(w.s, 2, 0); /* a successor that still starts */
 	expect_end_without(&w, 2, 0);
 	tear_down(&w);
 }
@@ -497,12 +511,12 @@ static const struct {
 } nonsense[] = {
 	{ "short", 5, false, { 0 } },
 	{ "longer than a message", 21, false, { 0 } },
-	{ "\1\0\0\0\2\0\0\0", 8, false, { 0 } }, /* no such seat */
-	{ "\1\0\0\0\xff\xff\xff\xff", 8, false, { 0 } },
-	{ "\1\0\0\0\0\0\0\0", 8, true, { 0 } }, /* a descriptor */
-	{ "\1\0\0\0\0\0\0\0", 8, false, { CONTROL_WANT, 0 } },
-	{ "\3\0\0\0\0\0\0\0", 8, false, { 0 } }, /* what masters say */
-	{ "\0\0\0\0\0\0\0\0", 8, false, { 0 } },
+	{ "\1\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0", 16, false, { 0 } }, /* no such seat */
+	{ "\1\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0", 16, false, { 0 } },
+	{ "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, true, { 0 } }, /* a descriptor */
+	{ "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, false, { CONTROL_WANT, 0, 0 } },
+	{ "\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, false, { 0 } }, /* what masters say */
+	{ "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, false, { 0 } },
 };
 
 static void a_worker_that_talks_nonsense_is_killed(void **state)
@@ -607,8 +621,8 @@ static void the_started_page_is_for_reading(void **state)
 	fd = supervisor_started_fd(w.s);
 	assert_true(fd >= 0);
 	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, 8 * STARTED_LINE_BYTES);
-	assert_int_equal(supervisor_started_bytes(w.s), 8 * STARTED_LINE_BYTES);
+	assert_int_equal(st.st_size, 16 * STARTED_LINE_BYTES);
+	assert_int_equal(supervisor_started_bytes(w.s), 16 * STARTED_LINE_BYTES);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_int_equal(write(fd, "x", 1), -1);
 	assert_int_equal(ftruncate(fd, 0), -1);
@@ -745,15 +759,12 @@ static int reap(struct world *w, pid_t pid)
 
 static void a_real_worker_has_what_it_shall_have_and_no_more(void **state)
 {
-	static char *environment[] = { "SETTING=a b", "PATH=/mine" };
 	struct world w;
 	struct buf b;
 
 	(void)state;
 	assert_int_equal(setenv("SECRET_OF_THE_MASTER", "x", 1), 0);
 	set_up(&w, 1, 2, true);
-	w.conf.environment = environment;
-	w.conf.environment_count = 2;
 	w.conf.directory = "/usr";
 	supervisor_start(w.s);
 	supervisor_fresh_slots(w.s);
@@ -769,10 +780,10 @@ static void a_real_worker_has_what_it_shall_have_and_no_more(void **state)
 	assert_false(has(&b, "SECRET", 6));
 	buf_clear(&b);
 	read_file(w.pid[0], "cmdline", &b);
-	assert_true(slice_starts(buf_slice(&b), SLICE("forebay: worker blog 1\0worker\0demo\0")));
+	assert_true(slice_starts(buf_slice(&b), SLICE("forebay: worker blog 1\0worker\0interface=1\0app=demo\0pool=blog\0")));
 	assert_int_equal(getpgid(w.pid[0]), w.pid[0]);
-	/* Standard ones, control, the threads' end, two slots: nothing of ours. */
-	assert_int_equal(count_fds(w.pid[0]), 7);
+	/* Standard ones, control, the threads' end, the main thread's waking, two slots: nothing of ours. */
+	assert_int_equal(count_fds(w.pid[0]), 8);
 	if (geteuid() == 0) {
 		buf_clear(&b);
 		read_file(w.pid[0], "status", &b);
@@ -898,13 +909,14 @@ static void a_worker_that_cannot_be_set_up_says_why(void **state)
 
 static void a_worker_started_by_hand_refuses(void **state)
 {
-	static char *const calls[][8] = {
+	static char *const calls[][16] = {
 		{ "forebay", "worker", NULL },
-		{ "forebay", "worker", "demo", "", "1", "0", "0", NULL },
-		{ "forebay", "worker", "none", "", "1", "0", "0", NULL },
-		{ "forebay", "worker", "demo", "", "0", "0", "0", NULL },
-		{ "forebay", "worker", "demo", "", "1025", "0", "0", NULL },
-		{ "forebay", "worker", "demo", "", "1", "x", "0", NULL },
+		{ "forebay", "worker", "interface=1", "app=demo", "pool=p", "target=", "virtualenv=", "processes=1",
+		    "threads=1", "debug=0", "place=0", "max_requests=0", "max_memory=0",
+		    "health_path=", "preload_request=", NULL },
+		{ "forebay", "worker", "interface=1", "app=none", "pool=p", "target=", "virtualenv=", "processes=1",
+		    "threads=1", "debug=0", "place=0", "max_requests=0", "max_memory=0",
+		    "health_path=", "preload_request=", NULL },
 	};
 
 	(void)state;
@@ -917,7 +929,7 @@ static void a_worker_started_by_hand_refuses(void **state)
 			(void)dup2(open("/dev/null", O_RDWR), STDERR_FILENO);
 			while (calls[i][argc])
 				argc++;
-			_exit(worker_main(argc, (char **)(uintptr_t)calls[i], demo_apps));
+			_exit(worker_main(argc, (char **)(uintptr_t)calls[i], &demo_app));
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		if (!WIFEXITED(status) || WEXITSTATUS(status) != 2)
@@ -954,7 +966,7 @@ int main(int argc, char **argv)
 	};
 
 	if (argc > 1 && strcmp(argv[1], "worker") == 0)
-		return worker_main(argc, argv, demo_apps);
+		return worker_main(argc, argv, &demo_app);
 	alarm(120); /* a hang is a failure */
 	log_setup("test", LOG_LEVEL_INFO, log_here, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);

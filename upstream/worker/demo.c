@@ -349,7 +349,7 @@ static const struct page pages[] = {
 	{ NULL, NULL, NULL, NULL },
 };
 
-static int demo_load(const char *target UNUSED, void **ret_ctx)
+static int demo_load(const struct worker_setting *setting UNUSED, void **ret_ctx)
 {
 	const char *path = getenv(DEMO_RECORD);
 	struct demo *d = malloc(sizeof(*d));
@@ -405,4 +405,3 @@ static void demo_serve(void *ctx, struct worker_request *r)
 }
 
 const struct worker_app demo_app = { .name = "demo", .load = demo_load, .serve = demo_serve, .unload = demo_unload };
-const struct worker_app *const demo_apps[] = { &demo_app, NULL };

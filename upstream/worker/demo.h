@@ -15,8 +15,6 @@
 #define DEMO_PARTS_MAX     10000
 
 extern const struct worker_app demo_app;
-/* Itself and NULL, for worker_main. */
-extern const struct worker_app *const demo_apps[];
 
 /* The byte that stands at `offset` of /big and /file: lines of 64 bytes that begin with their own offset in hexadecimal. */
 char demo_byte(uint64_t offset);

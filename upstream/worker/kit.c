@@ -7,7 +7,8 @@
 
 #include <stdio.h>
 
-#include "upstream/worker/runtime.h"
+#include "upstream/worker/worker_main.h"
+#include "upstream/worker/zygote.h"
 
 /* A request is the same object on both sides of this file. */
 static struct worker_request *ours(struct forebay_request *r)
@@ -30,9 +31,11 @@ static struct forebay_text theirs(struct slice s)
 /* One process is one application: it is set once, before there are threads. */
 static const struct forebay_app *kit_app;
 
-static int kit_load(const char *target, void **ret_ctx)
+static int kit_load(const struct worker_setting *given, void **ret_ctx)
 {
-	const struct forebay_setting setting = { .target = target };
+	const struct forebay_setting setting = {
+		.target = given->target, .processes = given->processes, .threads = given->threads, .debug = given->debug
+	};
 
 	*ret_ctx = NULL;
 	return kit_app->load ? kit_app->load(&setting, ret_ctx) : 0;
@@ -52,11 +55,12 @@ static void kit_unload(void *ctx)
 int forebay_worker_main(int argc, char **argv, const struct forebay_app *app)
 {
 	const struct worker_app adapter = { .name = "worker", .load = kit_load, .serve = kit_serve, .unload = kit_unload };
-	const struct worker_app *const apps[] = { &adapter, NULL };
 
 	kit_app = app;
 	if (argc > 1 && strcmp(argv[1], "worker") == 0)
-		return worker_main(argc, argv, apps);
+		return worker_main(argc, argv, &adapter);
+	if (argc > 1 && strcmp(argv[1], "zygote") == 0)
+		return zygote_main(argc, argv, &adapter);
 	fprintf(stderr, "%s: a worker of forebay, which starts it: app = worker:/path/of/this/program\n",
 	    argc > 0 ? argv[0] : app->name);
 	return 2;

@@ -1,20 +1,17 @@
 #include "upstream/worker/runtime.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/fdpass.h"
 #include "core/log.h"
+#include "upstream/worker/footprint.h"
 #include "upstream/worker/talk.h"
 
 struct runtime;
@@ -33,21 +30,26 @@ struct seat {
 
 struct runtime {
 	const struct runtime_plan *plan;
-	void *app_ctx;
 	pthread_mutex_t lock; /* of all seats */
 	struct seat *seats;
-	unsigned running;  /* threads; under lock */
-	unsigned given_up; /* of these; under lock */
-	int done_fd;       /* eventfd: no thread is running any more that is waited for */
+	unsigned running;   /* threads; under lock */
+	unsigned given_up;  /* of these; under lock */
+	int done_fd;        /* eventfd: no thread is running any more that is waited for */
+	int stir_fd;        /* eventfd: requests come again */
+	atomic_bool asleep; /* the main thread waits without a limit: the next request writes to stir_fd */
 	atomic_bool ending;
 	_Atomic uint64_t served;
 	uint64_t served_max; /* 0: any number */
+	/* the main thread's */
+	uint64_t looked_at;   /* `served` at its last look */
+	uint64_t reported_at; /* `served` at its last report, made at: */
+	uint64_t reported_ms;
 };
 
 /* Fails only when the master has gone, which the main thread sees. */
-static void tell_master(const struct runtime *rt, enum control_type type, unsigned seat)
+static void tell_master(const struct runtime *rt, enum control_type type, unsigned seat, uint64_t value)
 {
-	const struct control_message m = { .type = type, .seat = seat };
+	const struct control_message m = { .type = type, .seat = seat, .value = value };
 
 	(void)!fdpass_send(rt->plan->control, &m, sizeof(m), NULL, 0, 0);
 }
@@ -68,14 +70,23 @@ static void end_all(struct runtime *rt)
 	pthread_mutex_unlock(&rt->lock);
 }
 
+static void raise_event(int fd)
+{
+	const uint64_t one = 1;
+
+	(void)!write(fd, &one, sizeof(one));
+}
+
 static void request_begun(void *ctx)
 {
 	struct runtime *rt = ctx;
-	uint64_t n = atomic_fetch_add_explicit(&rt->served, 1, memory_order_relaxed) + 1;
+	uint64_t n = atomic_fetch_add(&rt->served, 1) + 1;
 
+	if (atomic_load(&rt->asleep) && atomic_exchange(&rt->asleep, false))
+		raise_event(rt->stir_fd);
 	if (rt->served_max == 0 || n != rt->served_max)
 		return;
-	tell_master(rt, CONTROL_SPENT, 0);
+	tell_master(rt, CONTROL_SPENT, 0, 0);
 	end_all(rt);
 }
 
@@ -113,7 +124,7 @@ static void seat_serve(struct seat *seat)
 	struct runtime *rt = seat->runtime;
 	const struct talk_plan talk = {
 		.app = rt->plan->app,
-		.app_ctx = rt->app_ctx,
+		.app_ctx = rt->plan->app_ctx,
 		.started = &rt->plan->started[seat->index].serial,
 		.ending = &rt->ending,
 		.begun = request_begun,
@@ -125,21 +136,17 @@ static void seat_serve(struct seat *seat)
 		log_warning("seat=%u what=\"slot socket closed\" error=%s", seat->index, strerrorname_np(-err));
 }
 
-static void say_done(struct runtime *rt)
-{
-	const uint64_t one = 1;
-
-	(void)!write(rt->done_fd, &one, sizeof(one));
-}
-
 static void *seat_thread(void *ctx)
 {
 	struct seat *seat = ctx;
 	struct runtime *rt = seat->runtime;
+	const struct worker_app *app = rt->plan->app;
 	bool last;
 
+	if (app->prepare_thread)
+		app->prepare_thread(rt->plan->app_ctx);
 	for (;;) {
-		tell_master(rt, CONTROL_WANT, seat->index);
+		tell_master(rt, CONTROL_WANT, seat->index, 0);
 		if (seat_wait(seat) == -1)
 			break;
 		seat_serve(seat);
@@ -147,6 +154,8 @@ static void *seat_thread(void *ctx)
 		if (atomic_load_explicit(&rt->ending, memory_order_acquire))
 			break;
 	}
+	if (app->leave_thread)
+		app->leave_thread(rt->plan->app_ctx);
 	pthread_mutex_lock(&rt->lock);
 	rt->running--;
 	rt->given_up -= seat->given_up;
@@ -154,7 +163,7 @@ static void *seat_thread(void *ctx)
 	last = rt->running == rt->given_up;
 	pthread_mutex_unlock(&rt->lock);
 	if (last)
-		say_done(rt);
+		raise_event(rt->done_fd);
 	return NULL;
 }
 
@@ -184,7 +193,7 @@ static int end_without(struct runtime *rt, unsigned index)
 	pthread_mutex_unlock(&rt->lock);
 	end_all(rt);
 	if (last)
-		say_done(rt);
+		raise_event(rt->done_fd);
 	return 0;
 }
 
@@ -232,22 +241,87 @@ static int take_message(struct runtime *rt)
 	return err;
 }
 
+/* It ends as with max_requests: between requests. */
+static void swollen(struct runtime *rt, uint64_t pss)
+{
+	tell_master(rt, CONTROL_SWOLLEN, 0, pss);
+	end_all(rt);
+}
+
+static void look_at_memory(struct runtime *rt, uint64_t served, uint64_t now_ms)
+{
+	uint64_t max = rt->plan->max_memory, report_ms = rt->plan->report_ms ? rt->plan->report_ms : RUNTIME_REPORT_MS, pss;
+	bool ending = atomic_load_explicit(&rt->ending, memory_order_relaxed);
+	bool due = served != rt->reported_at && (rt->reported_at == 0 || now_ms - rt->reported_ms >= report_ms);
+
+	/* The part is never more than the whole, which costs less to know. */
+	if (ending || (!due && (max == 0 || footprint_rss() <= max)))
+		return;
+	pss = footprint_pss();
+	if (due && pss > 0)
+		tell_master(rt, CONTROL_MEMORY, 0, pss);
+	if (due) {
+		rt->reported_at = served;
+		rt->reported_ms = now_ms;
+	}
+	if (max > 0 && pss > max)
+		swollen(rt, pss);
+}
+
+static int look_ms(const struct runtime *rt)
+{
+	return (int)(rt->plan->look_ms ? rt->plan->look_ms : RUNTIME_LOOK_MS);
+}
+
+/* For how long the main thread may sleep, in poll's terms. One that has nothing to do is not woken for nothing. */
+static int look_around(struct runtime *rt)
+{
+	uint64_t served = atomic_load(&rt->served);
+
+	look_at_memory(rt, served, clock_mono_ms(&clock_real));
+	if (served != rt->looked_at || served != rt->reported_at) {
+		rt->looked_at = served;
+		return look_ms(rt);
+	}
+	atomic_store(&rt->asleep, true);
+	/* One that began before it saw this. */
+	return atomic_load(&rt->served) == served ? -1 : look_ms(rt);
+}
+
+static void wake_up(struct runtime *rt)
+{
+	uint64_t n;
+
+	(void)!read(rt->stir_fd, &n, sizeof(n));
+}
+
 /* Until all threads have ended. */
 static int wait_for_end(struct runtime *rt)
 {
-	struct pollfd p[] = { { .fd = rt->plan->control, .events = POLLIN }, { .fd = rt->done_fd, .events = POLLIN } };
-	int err = 0;
+	struct pollfd p[] = {
+		{ .fd = rt->plan->control, .events = POLLIN },
+		{ .fd = rt->done_fd, .events = POLLIN },
+		{ .fd = rt->stir_fd, .events = POLLIN },
+	};
+	int err = 0, sleep_ms = -1;
 
+	atomic_store(&rt->asleep, true);
 	while (err == 0) {
-		if (poll(p, ARRAY_LEN(p), -1) == -1) {
-			if (errno != EINTR)
-				return -errno;
-			continue;
-		}
-		if (p[1].revents)
+		int n = poll(p, ARRAY_LEN(p), sleep_ms);
+
+		if (n == -1 && errno != EINTR)
+			return -errno;
+		if (n > 0 && p[1].revents)
 			return 0;
-		if (p[0].revents)
+		if (n > 0 && p[2].revents) {
+			wake_up(rt);
+			sleep_ms = look_ms(rt);
+		}
+		if (n > 0 && p[0].revents)
 			err = take_message(rt);
+		/* Messages do not make it look more often. */
+		if (n == 0)
+			sleep_ms = look_around(rt);
 	}
 	return err;
 }
@@ -272,7 +346,8 @@ static int start_threads(struct runtime *rt)
 static int make_seats(struct runtime *rt)
 {
 	rt->done_fd = eventfd(0, EFD_CLOEXEC);
-	if (rt->done_fd == -1)
+	rt->stir_fd = eventfd(0, EFD_CLOEXEC);
+	if (rt->done_fd == -1 || rt->stir_fd == -1)
 		return -ENOMEM;
 	rt->seats = calloc(rt->plan->threads, sizeof(*rt->seats));
 	if (!rt->seats)
@@ -328,6 +403,8 @@ static void runtime_free(struct runtime *rt)
 	free(rt->seats);
 	if (rt->done_fd != -1)
 		close(rt->done_fd);
+	if (rt->stir_fd != -1)
+		close(rt->stir_fd);
 	free(rt);
 }
 
@@ -348,9 +425,8 @@ int runtime_run(const struct runtime_plan *plan)
 	rt->plan = plan;
 	rt->served_max = with_jitter(plan->max_requests);
 	pthread_mutex_init(&rt->lock, NULL);
+	rt->done_fd = rt->stir_fd = -1;
 	err = make_seats(rt);
-	if (!err)
-		err = plan->app->load(plan->target, &rt->app_ctx);
 	if (err) {
 		runtime_free(rt);
 		return err;
@@ -364,82 +440,7 @@ int runtime_run(const struct runtime_plan *plan)
 		return err;
 	join_all(rt);
 	if (plan->app->unload)
-		plan->app->unload(rt->app_ctx);
+		plan->app->unload(plan->app_ctx);
 	runtime_free(rt);
 	return 0;
-}
-
-/* The process. */
-
-static const struct worker_app *find_app(const struct worker_app *const *apps, const char *name)
-{
-	for (; *apps; apps++)
-		if (strcmp((*apps)->name, name) == 0)
-			return *apps;
-	return NULL;
-}
-
-/* forebay worker APP TARGET THREADS FIRST_SLOT MAX_REQUESTS */
-static bool read_arguments(
-    int argc, char **argv, const struct worker_app *const *apps, struct runtime_plan *plan, uint64_t *ret_first_slot)
-{
-	uint64_t threads;
-
-	if (argc != 7)
-		return false;
-	plan->app = find_app(apps, argv[2]);
-	plan->target = argv[3];
-	if (!plan->app || !slice_to_u64(slice_str(argv[4]), &threads) || threads < 1 || threads > RUNTIME_THREADS_MAX)
-		return false;
-	plan->threads = (unsigned)threads;
-	return slice_to_u64(slice_str(argv[5]), ret_first_slot) && *ret_first_slot <= UINT32_MAX &&
-	       slice_to_u64(slice_str(argv[6]), &plan->max_requests);
-}
-
-/* The lines of this process. The descriptor is not needed any more, and nothing the application starts inherits it. */
-static struct started_line *map_started(uint64_t first_slot, unsigned threads)
-{
-	struct stat st;
-	struct started_line *page;
-
-	if (fstat(WORKER_FD_STARTED, &st) == -1 || (uint64_t)st.st_size < (first_slot + threads) * STARTED_LINE_BYTES)
-		return NULL;
-	page = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_FD_STARTED, 0);
-	close(WORKER_FD_STARTED);
-	return page == MAP_FAILED ? NULL : page + first_slot;
-}
-
-static bool is_control_socket(int fd)
-{
-	int type = 0;
-	socklen_t len = sizeof(type);
-
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_SEQPACKET &&
-	       fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
-}
-
-int worker_main(int argc, char **argv, const struct worker_app *const *apps)
-{
-	struct runtime_plan plan = { .control = WORKER_FD_CONTROL };
-	uint64_t first_slot;
-	int err;
-
-	(void)prctl(PR_SET_NAME, "forebay-worker");
-	if (!read_arguments(argc, argv, apps, &plan, &first_slot) || !is_control_socket(WORKER_FD_CONTROL)) {
-		fputs("forebay: 'worker' is how forebay starts its own workers; it is of no use by hand.\n", stderr);
-		return 2;
-	}
-	plan.started = map_started(first_slot, plan.threads);
-	if (!plan.started) {
-		log_error("what=\"no started page\"");
-		return 1;
-	}
-	err = runtime_run(&plan);
-	if (err == 0)
-		return 0;
-	/* Threads may be anywhere in the application. */
-	if (err == -ECONNRESET || err == -ETIME)
-		_exit(0);
-	log_error("what=\"worker could not go on\" error=%s", strerrorname_np(-err));
-	_exit(1);
 }

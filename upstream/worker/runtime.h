@@ -10,10 +10,10 @@
 
 #include <stdatomic.h>
 
+#include "upstream/worker/args.h"
 #include "upstream/worker/control.h"
-#include "upstream/worker/worker.h"
 
-#define RUNTIME_THREADS_MAX 1024
+#define RUNTIME_THREADS_MAX ARGS_THREADS_MAX
 
 /* A seat's line of the started page. */
 struct started_line {
@@ -23,21 +23,24 @@ static_assert(sizeof(struct started_line) == STARTED_LINE_BYTES, "one cache line
 
 struct runtime_plan {
 	const struct worker_app *app;
-	const char *target;           /* for app->load */
+	void *app_ctx;                /* it is loaded */
 	unsigned threads;             /* 1 to RUNTIME_THREADS_MAX */
 	int control;                  /* blocking; borrowed */
 	struct started_line *started; /* of seat 0; borrowed */
 	uint64_t max_requests;        /* 0: any number; else ends after that many and up to a tenth more */
+	uint64_t max_memory;          /* bytes; 0: any */
+	/* Between two looks at its memory, while there is something to do; and to reports. 0: RUNTIME_LOOK_MS, RUNTIME_REPORT_MS. */
+	unsigned look_ms, report_ms;
 };
 
+#define RUNTIME_LOOK_MS   1000
+#define RUNTIME_REPORT_MS 5000
+
 /*
- * Loads the application and serves until the master says END, or max_requests is reached, and all that was begun is done: 0. -ECONNRESET: the
- * master has gone; threads may still be in the application, so the caller leaves by _exit. -ETIME: all is done but what the front has given up
- * on; the same. Other -errno: it could not start; the same.
+ * Serves until the master says END, max_requests is reached or max_memory exceeded, and all that was begun is done; then unloads the application:
+ * 0. -ECONNRESET: the master has gone; threads may still be in the application, so the caller leaves by _exit. -ETIME: all is done but what the
+ * front has given up on; the same. Other -errno: it could not start; the same.
  */
 MUST_USE int runtime_run(const struct runtime_plan *plan);
-
-/* main() of a worker: argv is what supervisor.c wrote, and names one of the apps (the list ends in NULL). Returns the exit status. */
-int worker_main(int argc, char **argv, const struct worker_app *const *apps);
 
 #endif

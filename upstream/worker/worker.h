@@ -15,17 +15,39 @@
 
 struct worker_request;
 
+/* What an application may want to know before its first request. Borrowed for the process's life. */
+struct worker_setting {
+	const char *target;          /* what stands behind the colon of `app =`, or "" */
+	const char *virtualenv;      /* "": none */
+	unsigned processes, threads; /* at most so many processes serve this pool; so many threads call serve() in each */
+	bool debug;                  /* somebody develops: errors may be shown to whoever asks */
+};
+
 struct worker_app {
 	const char *name;
-	/* Once in each process, before any request. `target` is what stands behind the colon of `app =`, or "". 0 with *ret_ctx, or -errno. */
-	int (*load)(const char *target, void **ret_ctx);
+	/*
+	 * Once, before any request and any other thread: in the process that serves, or in the one that it is forked from. 0 with *ret_ctx, or -errno;
+	 * why not is the application's to say, on its standard error.
+	 */
+	int (*load)(const struct worker_setting *setting, void **ret_ctx);
 	/*
 	 * Answers one request: worker_status, worker_field, worker_write, in this order. The response is complete when it returns; one that never gave a
 	 * status is a 500, one with less content than its Content-Length is cut.
 	 */
 	void (*serve)(void *ctx, struct worker_request *r);
-	/* After the last request. May be NULL. */
+	/* After the last request. May be NULL, as all that follow. */
 	void (*unload)(void *ctx);
+	/* On each thread that is going to call serve(), before the first and after the last time; also on the main one, for a rehearsal. */
+	void (*prepare_thread)(void *ctx);
+	void (*leave_thread)(void *ctx);
+	/* In a zygote, on its only thread: once before the first fork; around each fork, the last on both sides. */
+	void (*freeze)(void *ctx);
+	void (*before_fork)(void *ctx);
+	void (*after_fork)(void *ctx, bool child);
+	/* What a fork would lose that the kernel does not show: names of threads and the like. malloc'd text; NULL: nothing. */
+	char *(*unforkable)(void *ctx);
+	/* From now on SIGURG makes this process write what its threads are at to its standard error. Once in each worker. */
+	void (*watch_stack)(void *ctx);
 };
 
 /* The request. Everything is valid until serve() returns. */

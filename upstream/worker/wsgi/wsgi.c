@@ -2,7 +2,10 @@
 
 #include "upstream/worker/wsgi/wsgi.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "upstream/worker/wsgi/call.h"
@@ -24,9 +27,9 @@ struct wsgi {
 };
 
 /* All that has to be there before the application's code runs. 0, or -1 with an exception. */
-static int set_up(void)
+static int set_up(const struct worker_setting *setting)
 {
-	struct environ_plan plan = { .multithread = false, .multiprocess = true };
+	struct environ_plan plan = { .multithread = setting->threads > 1, .multiprocess = setting->processes > 1 };
 
 	if (lines_setup(&plan.errors) == -1 || variables_setup() == -1 || gone_setup() == -1 || input_setup() == -1 ||
 	    start_setup() == -1 || respond_setup() == -1)
@@ -36,29 +39,29 @@ static int set_up(void)
 }
 
 /* 0 or -errno: it was said why. */
-static int load_app(struct wsgi *w, const char *target)
+static int load_app(struct wsgi *w, const struct worker_setting *setting)
 {
 	if (call_adopt_main() != 0)
 		return -ENOMEM;
-	if (set_up() == -1) {
+	if (set_up(setting) == -1) {
 		PyErr_Print();
 		return -EIO;
 	}
-	w->app = target_load(target);
+	w->app = target_load(setting->target);
 	if (w->app)
 		return 0;
 	failure_log("the application could not be loaded");
 	return -ENOEXEC;
 }
 
-static int wsgi_load(const char *target, void **ret_ctx)
+static int wsgi_load(const struct worker_setting *setting, void **ret_ctx)
 {
 	struct wsgi *w = calloc(1, sizeof(*w));
 	int err;
 
 	if (!w)
 		return -ENOMEM;
-	err = interpreter_start() ? load_app(w, target) : -EIO;
+	err = interpreter_start() ? load_app(w, setting) : -EIO;
 	if (err) {
 		free(w); /* the process is about to end, and Python with it */
 		return err;
@@ -105,4 +108,109 @@ static void wsgi_serve(void *ctx, struct worker_request *r)
 	call_end(c);
 }
 
-const struct worker_app wsgi_app = { .name = "wsgi", .load = wsgi_load, .serve = wsgi_serve, .unload = wsgi_unload };
+/* ---- in a zygote ---- */
+
+/* One call of a module's function, whose result nobody needs. What goes wrong is said, and goes on. */
+static void call_module(const char *module, const char *function)
+{
+	PyObject *m = PyImport_ImportModule(module), *result = m ? PyObject_CallMethod(m, function, NULL) : NULL;
+
+	if (!result)
+		PyErr_Print();
+	Py_XDECREF(result);
+	Py_XDECREF(m);
+}
+
+/* What is there now is never looked through again by the collector, so that workers share it. */
+static void wsgi_freeze(void *ctx)
+{
+	struct wsgi *w = ctx;
+
+	PyEval_RestoreThread(w->main);
+	(void)PyGC_Collect();
+	call_module("gc", "freeze");
+	w->main = PyEval_SaveThread();
+}
+
+static void wsgi_before_fork(void *ctx)
+{
+	struct wsgi *w = ctx;
+
+	PyEval_RestoreThread(w->main);
+	PyOS_BeforeFork();
+}
+
+static void wsgi_after_fork(void *ctx, bool child)
+{
+	struct wsgi *w = ctx;
+
+	if (child)
+		PyOS_AfterFork_Child();
+	else
+		PyOS_AfterFork_Parent();
+	w->main = PyEval_SaveThread();
+}
+
+/* "Python thread Ticker, Python thread Mailer", without this one; or NULL with an exception. */
+static PyObject *name_threads(void)
+{
+	static const char code[] =
+	    "', '.join('Python thread ' + t.name for t in threading.enumerate() if t is not threading.main_thread())";
+	PyObject *names = PyDict_New(), *threading = PyImport_ImportModule("threading"), *text = NULL;
+
+	if (names && threading && PyDict_SetItemString(names, "threading", threading) == 0 &&
+	    PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0)
+		text = PyRun_String(code, Py_eval_input, names, names);
+	Py_XDECREF(threading);
+	Py_XDECREF(names);
+	return text;
+}
+
+static char *wsgi_unforkable(void *ctx)
+{
+	struct wsgi *w = ctx;
+	const char *text;
+	char *said = NULL;
+	PyObject *names;
+
+	PyEval_RestoreThread(w->main);
+	names = name_threads();
+	text = names ? PyUnicode_AsUTF8(names) : NULL;
+	if (!text)
+		PyErr_Print();
+	else if (*text)
+		said = strdup(text);
+	Py_XDECREF(names);
+	w->main = PyEval_SaveThread();
+	return said;
+}
+
+/* ---- in a worker ---- */
+
+static void wsgi_watch_stack(void *ctx)
+{
+	struct wsgi *w = ctx;
+	PyObject *faulthandler, *result = NULL;
+
+	PyEval_RestoreThread(w->main);
+	faulthandler = PyImport_ImportModule("faulthandler");
+	if (faulthandler)
+		result = PyObject_CallMethod(faulthandler, "register", "iii", SIGURG, STDERR_FILENO, 1);
+	if (!result)
+		PyErr_Print();
+	Py_XDECREF(result);
+	Py_XDECREF(faulthandler);
+	w->main = PyEval_SaveThread();
+}
+
+const struct worker_app wsgi_app = {
+	.name = "wsgi",
+	.load = wsgi_load,
+	.serve = wsgi_serve,
+	.unload = wsgi_unload,
+	.freeze = wsgi_freeze,
+	.before_fork = wsgi_before_fork,
+	.after_fork = wsgi_after_fork,
+	.unforkable = wsgi_unforkable,
+	.watch_stack = wsgi_watch_stack,
+};
