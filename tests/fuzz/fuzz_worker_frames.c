@@ -1,12 +1,14 @@
 /*
  * Frames of the worker protocol, both ends: any bytes are taken or refused, and in one piece or in many they mean the same.
- * The first byte of the input says which end, and whether the rest are the bytes themselves or a recipe for frames.
+ * The first byte of the input says which end, and whether the rest are the bytes themselves or a recipe for frames. What the worker's end answers,
+ * whatever its application does, the front's end takes.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/fdpass.h"
 #include "upstream/protocol/protocol.h"
 #include "upstream/worker/talk.h"
 #include "upstream/worker/wire.h"
@@ -174,12 +176,23 @@ static void try_front(struct slice bytes, bool is_head, bool with_fd)
 	attempt_stop(&whole);
 }
 
-/* The worker's end: an application that looks at everything. */
+/* The worker's end: an application that looks at everything, and answers as its request's bytes tell it to. */
 
-static void serve(void *ctx UNUSED, struct worker_request *r)
+#define OPERATIONS_MAX 48
+#define REQUESTS_MAX   16
+
+/* What the application was asked and did, in order. */
+static struct served {
+	uint64_t serial;
+	bool is_head;
+	bool cut; /* it said so itself, or its answer is shorter than it said */
+} served[REQUESTS_MAX];
+static size_t served_count;
+static _Atomic uint64_t started;
+
+static void look_at_request(struct worker_request *r)
 {
 	struct slice name, value;
-	size_t seen = 0;
 	uint64_t got = 0;
 	char piece[100];
 	ssize_t n;
@@ -188,30 +201,172 @@ static void serve(void *ctx UNUSED, struct worker_request *r)
 		worker_variable(r, i - 1, &name, &value);
 		if (name.len == 0)
 			abort();
-		seen += name.len + value.len;
 	}
 	while ((n = worker_body_read(r, piece, sizeof(piece))) > 0)
 		got += (uint64_t)n;
 	if (n == 0 && got != worker_body_bytes(r))
 		abort();
-	(void)worker_client_gone(r);
-	if (worker_status(r, 200) == 0)
-		(void)!worker_write(r, &seen, sizeof(seen));
 }
 
-static void try_worker(struct slice bytes)
+static void write_file(struct worker_request *r, unsigned char size)
+{
+	int fd = memfd_create("f", MFD_CLOEXEC);
+
+	if (fd == -1 || ftruncate(fd, 100) == -1)
+		abort();
+	(void)!worker_write_file(r, &fd, size & 15, size >> 4);
+	if (fd != -1)
+		abort(); /* it is taken, always */
+}
+
+/* A byte for what, one for how much; a field's name and value are the bytes behind them. */
+static void run_operation(struct worker_request *r, unsigned char what, unsigned char size, struct slice rest)
+{
+	static const unsigned statuses[] = { 200, 204, 304, 404, 599, 103, 100, 600 };
+	struct slice bytes = slice_of(rest.ptr, MIN(size & 31u, rest.len));
+
+	switch (what & 15) {
+	case 0:
+	case 1:
+		(void)!worker_status(r, statuses[size & 7]);
+		break;
+	case 2:
+		(void)!worker_field(r, bytes, slice_of(rest.ptr, MIN(size >> 5, rest.len)));
+		break;
+	case 3:
+		(void)!worker_field(r, SLICE("Content-Length"), slice_of("1234567890", size % 3));
+		break;
+	case 4:
+		(void)!worker_field(r, SLICE("Name"), bytes);
+		break;
+	case 5:
+	case 6:
+		(void)!worker_write(r, bytes.ptr, bytes.len);
+		break;
+	case 7:
+		write_file(r, size);
+		break;
+	case 8:
+		(void)!worker_flush(r);
+		break;
+	case 9:
+		(void)!worker_reset(r);
+		break;
+	case 10:
+		(void)worker_client_gone(r);
+		break;
+	case 11:
+		if (size == 255) {
+			worker_abort(r);
+			served[served_count - 1].cut = true;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+static void serve(void *ctx UNUSED, struct worker_request *r)
+{
+	struct slice program = worker_get(r, "A");
+
+	if (served_count == REQUESTS_MAX) {
+		worker_abort(r);
+		return;
+	}
+	served[served_count++] = (struct served){ .serial = atomic_load(&started),
+		.is_head = slice_eq(worker_get(r, "REQUEST_METHOD"), SLICE("HEAD")) };
+	look_at_request(r);
+	for (unsigned i = 0; i < OPERATIONS_MAX && program.len >= 2; i++) {
+		run_operation(r, (unsigned char)program.ptr[0], (unsigned char)program.ptr[1],
+		    slice_of(program.ptr + 2, program.len - 2));
+		program = slice_of(program.ptr + 2, program.len - 2);
+	}
+}
+
+/* Whatever the application did, the front takes the frames that came of it: one answer's, from *in on. */
+static void check_answer(struct slice *in, const struct served *s, bool greeted)
+{
+	struct attempt a;
+	struct wire_frame f;
+	const char *why = NULL;
+
+	attempt_start(&a, s->is_head);
+	a.link.serial = s->serial;
+	a.link.greeted = greeted;
+	while (!a.whole && wire_get_header(*in, &f) == 1 && in->len - WIRE_HEADER_BYTES >= f.length &&
+	       (f.type == WIRE_HELLO || f.serial == s->serial)) {
+		struct slice frame = slice_of(in->ptr, WIRE_HEADER_BYTES + f.length);
+		int fd = f.type == WIRE_FILE ? memfd_create("f", MFD_CLOEXEC) : -1;
+
+		*in = slice_of(in->ptr + frame.len, in->len - frame.len);
+		if (protocol_worker.take(&a, a.state, &frame, &fd, &why) != 0 || fd != -1 || frame.len > 0)
+			abort();
+	}
+	if (s->cut && a.whole)
+		abort();
+	attempt_stop(&a);
+}
+
+static void check_answers(int sock)
+{
+	struct buf all;
+	struct slice in;
+	ssize_t n;
+
+	buf_init(&all, 1u << 20);
+	do {
+		char *room = buf_room(&all, 64u << 10);
+
+		n = room ? recv(sock, room, 64u << 10, MSG_DONTWAIT) : -1; /* descriptors are closed by the kernel */
+		if (n > 0)
+			all.len += (size_t)n;
+	} while (n > 0);
+	in = buf_slice(&all);
+	for (size_t i = 0; i < served_count; i++)
+		check_answer(&in, &served[i], i > 0);
+	/* Nobody else's bytes are among them; and a HELLO alone, where no request came. */
+	if (in.len > 0 && served_count > 0 && served_count < REQUESTS_MAX && !all.failed)
+		abort();
+	buf_done(&all);
+}
+
+/* A descriptor rides on a byte in the middle as well: there it begins a frame, or is one too many. */
+static void send_parts(int sock, struct slice bytes, size_t at, bool with_fd)
+{
+	int fd = with_fd ? memfd_create("f", MFD_CLOEXEC) : -1;
+
+	/* No more than a socket holds: nobody reads at the other end while we write. */
+	bytes.len = MIN(bytes.len, 8192);
+	at = MIN(at, bytes.len);
+	if (fd != -1 && ftruncate(fd, 40) == -1)
+		abort();
+	if (at > 0)
+		(void)!send(sock, bytes.ptr, at, MSG_NOSIGNAL);
+	if (at < bytes.len)
+		(void)!fdpass_send(sock, bytes.ptr + at, bytes.len - at, &fd, fd != -1, 0);
+	if (fd != -1)
+		close(fd);
+}
+
+static void try_worker(struct slice bytes, size_t at, bool with_fd)
 {
 	static const struct worker_app app = { .name = "fuzz", .serve = serve };
-	_Atomic uint64_t started = 0;
 	atomic_bool ending = false;
 	const struct talk_plan plan = { .app = &app, .started = &started, .ending = &ending };
 	int pair[2];
 
+	served_count = 0;
+	atomic_store(&started, 0);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		abort();
-	/* No more than a socket holds: nobody reads at the other end while we write. */
-	if (send(pair[0], bytes.ptr, MIN(bytes.len, 8192), MSG_NOSIGNAL) >= 0 && shutdown(pair[0], SHUT_WR) == 0)
+	send_parts(pair[0], bytes, at, with_fd);
+	if (shutdown(pair[0], SHUT_WR) == 0)
 		(void)!talk_serve(pair[1], &plan);
+	for (size_t i = 1; i < served_count; i++)
+		if (served[i].serial <= served[i - 1].serial)
+			abort();
+	check_answers(pair[0]);
 	close(pair[0]);
 	close(pair[1]);
 }
@@ -244,10 +399,11 @@ static void cook_request(struct slice from, bool descriptor, struct buf *to)
 		buf_add(to, from);
 		return;
 	}
-	wire_put_u32(number, (uint32_t)(8 + 1 + from.len));
+	wire_put_u32(number, (uint32_t)(8 + 14 + 4 + 8 + 1 + from.len));
 	buf_add(to, slice_of(number, 4));
+	wire_put_pair(to, SLICE("REQUEST_METHOD"), from.ptr[0] & 2 ? SLICE("HEAD") : SLICE("POST"));
 	wire_put_pair(to, SLICE("A"), from);
-	wire_put_u32(number, 0);
+	wire_put_u64(number, from.len);
 	buf_add(to, descriptor ? slice_of(number, 8) : from);
 }
 
@@ -310,7 +466,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		buf_add(&bytes, slice_of((const char *)data + 1, size - 1));
 	if (data[0] & 2)
-		try_worker(buf_slice(&bytes));
+		try_worker(buf_slice(&bytes), (size_t)(data[0] >> 4) * 64, data[0] & 8);
 	else
 		try_front(buf_slice(&bytes), data[0] & 4, data[0] & 8);
 	buf_done(&bytes);
