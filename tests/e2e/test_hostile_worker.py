@@ -24,7 +24,7 @@ def program(shared):
 
 @pytest.fixture
 def site(work, program):
-    made = work.forebay({"app": "worker:" + program, "processes": 1, "threads": 1, "queue_timeout": "5m", "timeout": "10m",
+    made = work.forebay({"app": "worker:" + program, "processes": 1, "threads": 1, "preload": "off", "queue_timeout": "5m", "timeout": "10m",
                          "quarantine_dir": work.path("quarantine")})
     made.workers_of_program = lambda: [pid for pid in procs.children(made.pid) if pid != made.front() and procs.runs(pid)]
     return made
@@ -108,7 +108,7 @@ def test_one_that_does_not_end_when_it_is_told_to_is_killed(site):
 
 def test_a_client_that_leaves_does_not_hear_what_is_said_then(work, program):
     """Its answer comes behind CANCEL, right or wrong: the slot serves the next client, or its process is replaced."""
-    site = work.forebay({"app": "worker:" + program, "processes": 1, "threads": 1, "timeout": "10m", "queue_timeout": "5m"})
+    site = work.forebay({"app": "worker:" + program, "processes": 1, "threads": 1, "preload": "off", "timeout": "10m", "queue_timeout": "5m"})
     for says in ("hcHdE", "hcHdX", "hcHdEE"):
         for _ in range(5):
             with site.connect() as c:
