@@ -15,6 +15,7 @@
 #define PIECE_BYTES (64u << 10)
 #define GONE_MAX    64 /* ends of processes remembered: the front's word may come behind them */
 #define NAME_BYTES  256
+#define SAFE_POOL   64
 
 /* A pool's directory. */
 struct ward {
@@ -55,6 +56,17 @@ static void close_fd(int *fd)
 
 /* ---- directories ---- */
 
+/* An id may be a trusted proxy's, with whatever it takes for one. */
+static void make_safe(const char *from, char *to, size_t size)
+{
+	static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+	size_t i = 0;
+
+	for (; i < size - 1 && from[i]; i++)
+		to[i] = strchr(fine, from[i]) ? from[i] : '_';
+	to[i] = '\0';
+}
+
 static bool is_ours(const char *name, const char *pool)
 {
 	size_t len = strlen(name), pool_len = strlen(pool), suffix = strlen(QUARANTINE_SUFFIX);
@@ -69,14 +81,16 @@ static void count_files(struct ward *w, const char *pool)
 	int fd = openat(w->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd == -1 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
+	char safe[SAFE_POOL];
 
 	if (!dir) {
 		close_fd(&fd);
 		return; /* what was known stays */
 	}
+	make_safe(pool, safe, sizeof(safe));
 	w->count = 0;
 	while ((entry = readdir(dir)))
-		w->count += is_ours(entry->d_name, pool);
+		w->count += is_ours(entry->d_name, safe);
 	closedir(dir);
 }
 
@@ -218,21 +232,10 @@ static int write_file(int to, const struct patient *p, const char *pool, const c
 	return err;
 }
 
-/* An id may be a trusted proxy's, with whatever it takes for one. */
-static void make_safe(const char *from, char *to, size_t size)
-{
-	static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
-	size_t i = 0;
-
-	for (; from[i] && i < size - 1; i++)
-		to[i] = strchr(fine, from[i]) ? from[i] : '_';
-	to[i] = '\0';
-}
-
 static void make_names(const struct patient *p, const char *pool, char *ret_name, char *ret_id, char *ret_when)
 {
 	time_t seconds = (time_t)(p->m.u.poison.wall_us / 1000000);
-	char safe_pool[64], compact[32];
+	char safe_pool[SAFE_POOL], compact[32];
 	struct tm tm;
 
 	if (!gmtime_r(&seconds, &tm))
