@@ -359,7 +359,7 @@ static void a_worker_that_speaks_out_of_turn_is_given_up(void **state)
 		}
 		turn();
 		pool_figures(fx.pool, &figures);
-		if (figures.absent != 1 || pool_next_given_up(fx.pool, &index, &pid) != idle[i].told)
+		if (figures.absent != figures.slots || pool_next_given_up(fx.pool, &index, &pid) != idle[i].told)
 			fail_msg("row %zu: absent=%u", i, figures.absent);
 		tear_down();
 	}
