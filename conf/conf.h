@@ -141,6 +141,7 @@ struct conf_pool {
 	char **environment; /* KEY=VALUE */
 	size_t environment_count;
 	char *environment_file; /* NULL: none */
+	bool inherits;          /* `forebay run`, no option: the environment of whoever started us goes before all that */
 	bool preload;
 	char *preload_request; /* a target such as /; NULL: none */
 	char *health_path;     /* the same */

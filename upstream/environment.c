@@ -53,6 +53,8 @@ static int put_path(struct environment *e, const struct conf_pool *conf)
 	char *entry = NULL;
 	int err;
 
+	if (conf->inherits && getenv("PATH"))
+		return put_value(e, "VIRTUAL_ENV", conf->virtualenv);
 	if (!conf->virtualenv)
 		return put_value(e, "PATH", DEFAULT_PATH);
 	if (asprintf(&entry, "PATH=%s/bin:" DEFAULT_PATH, conf->virtualenv) == -1)
@@ -162,6 +164,28 @@ static int put_file(struct environment *e, const char *path, char *ret_why)
 	return err == -E2BIG ? -EINVAL : err;
 }
 
+/* What a service manager says to us alone. */
+static bool is_ours_alone(const char *entry)
+{
+	static const char *const names[] = { "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID",
+		"WATCHDOG_USEC" };
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (slice_eq(name_of(entry), slice_str(names[i])))
+			return true;
+	return false;
+}
+
+static int put_inherited(struct environment *e)
+{
+	int err = 0;
+
+	for (char **entry = environ; !err && entry && *entry; entry++)
+		if (strchr(*entry, '=') && !is_ours_alone(*entry))
+			err = put(e, strdup(*entry));
+	return err;
+}
+
 int environment_make(
     const struct conf_pool *conf, const struct spawn_user *user, struct environment *ret, char ret_why[ENVIRONMENT_WHY_MAX])
 {
@@ -169,7 +193,9 @@ int environment_make(
 
 	*ret = (struct environment){ 0 };
 	(void)snprintf(ret_why, ENVIRONMENT_WHY_MAX, "no memory");
-	err = put_ours(ret, conf, user);
+	err = conf->inherits ? put_inherited(ret) : 0;
+	if (!err)
+		err = put_ours(ret, conf, user);
 	if (!err && conf->environment_file)
 		err = put_file(ret, conf->environment_file, ret_why);
 	for (size_t i = 0; !err && i < conf->environment_count; i++)

@@ -1,7 +1,7 @@
 /*
  * environment: what the processes of a pool find in their environment: a few things of ours, what a file says, what the configuration says.
  * Owns:   all its strings.
- * Never:  hands on what the master itself was given, but for language, time zone and home.
+ * Never:  hands on what the master itself was given, but for language, time zone and home, unless the pool inherits.
  */
 #ifndef FOREBAY_UPSTREAM_ENVIRONMENT_H
 #define FOREBAY_UPSTREAM_ENVIRONMENT_H

@@ -42,6 +42,7 @@ static const char help[] =
     "    -w, --processes N           workers that are started; of a server: how many it has (--workers is the same)\n"
     "    -t, --threads N             of each\n"
     "    -d, --directory DIR         of the application\n"
+    "    -r, --reload                new workers take over when a .py file there changes\n"
     "  forebay replay FILE       send a request that stands in a file (quarantine_dir's, or your own) to the daemon that runs by\n"
     "      [--config FILE]           this configuration (" DEFAULT_FILE "), or\n"
     "      [--to ADDRESS]            at this address, e.g. 127.0.0.1:8000, unix:/run/x.sock, and print its answer\n"
@@ -158,19 +159,23 @@ static int run(int argc, char **argv)
 		{ "workers", required_argument, NULL, 'w' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "directory", required_argument, NULL, 'd' },
+		{ "reload", no_argument, NULL, 'r' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct run_options o = { 0 };
 	int c;
 
-	while ((c = getopt_long(argc, argv, ":b:w:t:d:h", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, ":b:w:t:d:rh", options, NULL)) != -1) {
 		switch (c) {
 		case 'b':
 			o.listen = optarg;
 			break;
 		case 'd':
 			o.directory = optarg;
+			break;
+		case 'r':
+			o.reload = true;
 			break;
 		case 'w':
 			if (!parse_count(optarg, &o.processes))

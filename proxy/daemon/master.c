@@ -21,6 +21,7 @@
 #include "proxy/daemon/notify.h"
 #include "proxy/daemon/quarantine.h"
 #include "proxy/daemon/sandbox.h"
+#include "proxy/daemon/sources.h"
 #include "upstream/supervisor.h"
 
 #define STATUS_EVERY_MS 2000
@@ -66,6 +67,7 @@ struct master {
 	struct event signals[ARRAY_LEN(signals)];
 	struct event drain_timer, watchdog_timer;
 	struct notify notify;
+	struct sources *sources; /* NULL: nobody waits for them to change */
 	struct ground ground;
 	struct keeper *keeper;
 	struct quarantine *quarantine;
@@ -385,6 +387,26 @@ static void restart_workers(struct master *m, const char *why)
 		log_warning("event=nothing_to_restart what=\"SIGHUP starts forebay's own workers anew, and there are none\"");
 }
 
+static void on_source_changed(void *ctx, const char *path)
+{
+	char text[1024];
+
+	log_info("event=reload file=\"%s\"", log_escape(slice_str(path), text, sizeof(text)));
+	restart_workers(ctx, "a source file has changed");
+}
+
+static int watch_sources(struct master *m)
+{
+	int err;
+
+	if (!m->o.reload)
+		return 0;
+	err = sources_new(m->base, &clock_real, m->o.reload, on_source_changed, m, &m->sources);
+	if (err)
+		log_error("%s: it cannot be watched: %s", m->o.reload, strerror(-err));
+	return err;
+}
+
 /* ---- signals and timers ---- */
 
 static void end_now(struct master *m)
@@ -540,6 +562,8 @@ static int start(struct master *m)
 		err = new_supervisors(m);
 	if (!err)
 		err = quarantine_new(m->base, m->o.conf, &clock_real, &m->quarantine);
+	if (!err)
+		err = watch_sources(m);
 	if (err) {
 		log_error("forebay cannot start: %s", strerror(-err));
 		return err;
@@ -559,6 +583,7 @@ static int start(struct master *m)
 
 static void take_down(struct master *m)
 {
+	sources_free(&m->sources);
 	keeper_free(&m->keeper);
 	for (size_t i = 0; m->staff && i < pool_count(m); i++)
 		supervisor_free(&m->staff[i].supervisor);

@@ -242,6 +242,7 @@ static int serve(const struct run_options *o, const struct run_place *place)
 		buf_char(&screen, '\0');
 		m.screen = screen.failed ? NULL : screen.ptr;
 		m.reload = o->reload ? place->directory : NULL;
+		m.conf->pools[0].inherits = true;
 		status = master_run(&m);
 	}
 	conf_drop(&m.conf);

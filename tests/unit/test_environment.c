@@ -131,10 +131,36 @@ static void a_file_that_is_not_there_or_too_large_is_named(void **state)
 	free(large);
 }
 
+static void who_develops_has_the_shells_environment(void **state)
+{
+	static char *said[] = { "B=conf" };
+	struct conf_pool conf = {
+		.inherits = true, .environment = said, .environment_count = 1, .virtualenv = (char *)(uintptr_t) "/venv"
+	};
+	struct spawn_user user = { .name = "me", .home = "/home/me" };
+	struct environment e;
+	char why[ENVIRONMENT_WHY_MAX];
+
+	(void)state;
+	assert_int_equal(setenv("SHELLS_OWN", "a=b", 1) | setenv("B", "shell", 1) | setenv("PATH", "/venv/bin:/bin", 1), 0);
+	assert_int_equal(setenv("NOTIFY_SOCKET", "/run/x", 1) | setenv("LISTEN_FDS", "1", 1), 0);
+	assert_int_equal(environment_make(&conf, &user, &e, why), 0);
+	assert_string_equal(get(&e, "SHELLS_OWN"), "a=b");
+	assert_string_equal(get(&e, "B"), "conf");
+	assert_string_equal(get(&e, "PATH"), "/venv/bin:/bin");
+	assert_string_equal(get(&e, "VIRTUAL_ENV"), "/venv");
+	assert_string_equal(get(&e, "HOME"), "/home/me");
+	assert_null(get(&e, "NOTIFY_SOCKET"));
+	assert_null(get(&e, "LISTEN_FDS"));
+	environment_done(&e);
+	assert_int_equal(unsetenv("NOTIFY_SOCKET") | unsetenv("LISTEN_FDS"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_says_it_last_is_right),
+		cmocka_unit_test(who_develops_has_the_shells_environment),
 		cmocka_unit_test(a_virtual_environment_comes_first),
 		cmocka_unit_test(a_bad_line_is_named),
 		cmocka_unit_test(a_file_that_is_not_there_or_too_large_is_named),
