@@ -39,12 +39,26 @@ struct forebay_request; /* valid until serve() returns, and so is all that it gi
 
 struct forebay_app {
 	const char *name;
-	/* Once in each process, before any request. May be NULL. 0 with *ret_ctx, which the others get as ctx; or -errno: it cannot serve. */
+	/*
+	 * Once, before any request: in the process that serves or, with `preload = on`, in the one that it is forked from. May be NULL. 0 with *ret_ctx,
+	 * which the others get as ctx; or -errno: it cannot serve.
+	 */
 	int (*load)(const struct forebay_setting *setting, void **ret_ctx);
 	/* Answers one request: forebay_status, forebay_field, forebay_write, in this order. The response is complete when it returns. */
 	void (*serve)(void *ctx, struct forebay_request *r);
-	/* After the last request. May be NULL. */
+	/* After the last request. May be NULL, as all that follow, which hosts of other languages need. */
 	void (*unload)(void *ctx);
+	/* On each thread that calls serve(), before the first and after the last time; also on the main one, for a request of forebay's own. */
+	void (*prepare_thread)(void *ctx);
+	void (*leave_thread)(void *ctx);
+	/* With `preload = on`: once before the first fork; around each fork, the last on both sides. */
+	void (*freeze)(void *ctx);
+	void (*before_fork)(void *ctx);
+	void (*after_fork)(void *ctx, bool child);
+	/* What of the application a fork would lose and the kernel does not show: malloc'd text that names it, NULL: nothing. */
+	char *(*unforkable)(void *ctx);
+	/* From now on SIGURG makes the process write what its threads are at to its standard error. Once in each worker. */
+	void (*watch_stack)(void *ctx);
 };
 
 /* main() of a worker. Returns the exit status. */

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import procs
-from daemon import FOREBAY, FRONT_USER, POOL_USER, ROOT, TOP
+from daemon import FOREBAY, FRONT_USER, POOL_USER, ROOT, TOP, free_address
 from procs import wait_for
 
 BUILD = os.path.dirname(FOREBAY)
@@ -110,6 +110,48 @@ def test_a_worker_that_was_killed_is_replaced(lines):
     for pid in workers:
         procs.kill(pid, signal.SIGKILL)
     assert lines.ask("POST", "/", body=b"a\nb\n").body == b"2 lines\n"
+
+
+def host(work, kit, target="", **options):
+    os.chmod(kit, 0o755)
+    return work.forebay({"app": f"worker:{kit}/host {target}".strip(), "processes": 1, "threads": 1, **options})
+
+
+def test_a_host_is_loaded_once_and_forked(work, kit):
+    got = host(work, kit, "site.lua  x").ask("GET", "/").body.decode().splitlines()
+    assert got == ["load target=site.lua  x processes=1 threads=1 debug=0", "freeze", "before_fork", "after_fork child",
+                   "prepare_thread", "forked"]
+
+
+def test_a_host_is_loaded_in_each_worker_without_preload(work, kit):
+    got = host(work, kit, preload="off").ask("GET", "/").body.decode().splitlines()
+    assert got == ["load target= processes=1 threads=1 debug=0", "prepare_thread", "here"]
+
+
+def test_what_a_host_says_a_fork_would_lose_is_told_and_not_forked(work, kit):
+    site = host(work, kit, "threads")
+    assert site.ask("GET", "/").body.endswith(b"\nhere\n")
+    assert "a thread of its own" in site.log()
+
+
+def test_a_response_can_begin_anew(work, kit):
+    got = host(work, kit).ask("GET", "/?anew")
+    assert got.status == 202 and b"first thought" not in got.body
+
+
+def test_run_serves_a_program_by_a_path_that_begins_here(work, kit):
+    os.chmod(kit, 0o755)
+    address = free_address()
+    site = work.forebay_run(["run", "worker:./host a b", "--bind", "%s:%d" % address], address, cwd=kit)
+    assert site.ask("GET", "/").body.startswith(b"load target=a b processes=1 threads=4 debug=1\n")
+
+
+def test_run_ends_where_a_host_cannot_load(work, kit):
+    os.chmod(kit, 0o755)
+    address = free_address()
+    site = work.forebay_run(["run", "worker:./host fail", "--bind", "%s:%d" % address], address, cwd=kit, ready=False)
+    site.expected = {1}
+    assert site.wait() == 1 and "could not be loaded" in site.log()
 
 
 def test_a_program_that_is_not_there_is_said_at_the_start(work):

@@ -46,15 +46,21 @@ static void kit_serve(void *ctx, struct worker_request *r)
 	kit_app->serve(ctx, (struct forebay_request *)r);
 }
 
-static void kit_unload(void *ctx)
-{
-	if (kit_app->unload)
-		kit_app->unload(ctx);
-}
-
 int forebay_worker_main(int argc, char **argv, const struct forebay_app *app)
 {
-	const struct worker_app adapter = { .name = "worker", .load = kit_load, .serve = kit_serve, .unload = kit_unload };
+	const struct worker_app adapter = {
+		.name = "worker",
+		.load = kit_load,
+		.serve = kit_serve,
+		.unload = app->unload,
+		.prepare_thread = app->prepare_thread,
+		.leave_thread = app->leave_thread,
+		.freeze = app->freeze,
+		.before_fork = app->before_fork,
+		.after_fork = app->after_fork,
+		.unforkable = app->unforkable,
+		.watch_stack = app->watch_stack,
+	};
 
 	kit_app = app;
 	if (argc > 1 && strcmp(argv[1], "worker") == 0)

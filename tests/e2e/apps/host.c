@@ -1,0 +1,87 @@
+/* A host that tells what it was told: the order of its callbacks, in the answer. Built by test_worker_kit.py against the installed kit. */
+#include <forebay/worker.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct host {
+	pid_t loaded_by;
+	char told[1024];
+};
+
+static void tell(struct host *h, const char *what)
+{
+	size_t len = strlen(h->told);
+
+	snprintf(h->told + len, sizeof(h->told) - len, "%s\n", what);
+}
+
+static int load(const struct forebay_setting *s, void **ret_ctx)
+{
+	struct host *h = calloc(1, sizeof(*h));
+	char text[200];
+
+	if (!h || strcmp(s->target, "fail") == 0)
+		return -2; /* ENOENT */
+	h->loaded_by = getpid();
+	snprintf(text, sizeof(text), "load target=%s processes=%u threads=%u debug=%d", s->target, s->processes, s->threads,
+	    s->debug);
+	tell(h, text);
+	*ret_ctx = h;
+	return 0;
+}
+
+static void serve(void *ctx, struct forebay_request *r)
+{
+	struct host *h = ctx;
+
+	forebay_status(r, 200);
+	if (forebay_variable(r, "QUERY_STRING").len > 0) {
+		forebay_write(r, "first thought", 13);
+		forebay_reset(r);
+		forebay_status(r, 202);
+	}
+	forebay_write(r, h->told, strlen(h->told));
+	forebay_write(r, h->loaded_by == getpid() ? "here\n" : "forked\n", h->loaded_by == getpid() ? 5 : 7);
+}
+
+static void prepare_thread(void *ctx)
+{
+	tell(ctx, "prepare_thread");
+}
+
+static void freeze(void *ctx)
+{
+	tell(ctx, "freeze");
+}
+
+static void before_fork(void *ctx)
+{
+	tell(ctx, "before_fork");
+}
+
+static void after_fork(void *ctx, bool child)
+{
+	tell(ctx, child ? "after_fork child" : "after_fork parent");
+}
+
+static char *unforkable(void *ctx)
+{
+	return strstr(((struct host *)ctx)->told, "target=threads") ? strdup("a thread of its own") : NULL;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct forebay_app app = { .name = "host",
+		.load = load,
+		.serve = serve,
+		.prepare_thread = prepare_thread,
+		.freeze = freeze,
+		.before_fork = before_fork,
+		.after_fork = after_fork,
+		.unforkable = unforkable };
+
+	return forebay_worker_main(argc, argv, &app);
+}
