@@ -61,6 +61,7 @@ static int wsgi_load(const struct worker_setting *setting, void **ret_ctx)
 
 	if (!w)
 		return -ENOMEM;
+	failure_setup(setting->debug);
 	err = interpreter_start() ? load_app(w, setting) : -EIO;
 	if (err) {
 		free(w); /* the process is about to end, and Python with it */
