@@ -157,9 +157,9 @@ static int fill(struct input *in)
 /* Bytes up to and with the next '\n', as far as they are at hand. */
 static uint64_t line_at_hand(const struct input *in, uint64_t max, bool *ret_whole)
 {
-	const char *from = in->memory ? in->memory + in->at : in->buffer + in->buffer_at;
 	uint64_t there = in->memory ? left(in) : read_ahead(in), n = MIN(there, max);
-	const char *end = n > 0 ? memchr(from, '\n', (size_t)n) : NULL;
+	const char *from = n == 0 ? "" : in->memory ? in->memory + in->at : in->buffer + in->buffer_at;
+	const char *end = memchr(from, '\n', (size_t)n);
 
 	*ret_whole = end || n == max || n == left(in);
 	return end ? (uint64_t)(end - from) + 1 : n;
