@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import threading
 
 import pytest
@@ -399,6 +400,13 @@ def test_eight_threads_of_one_process_are_in_the_application_at_once(work):
     assert [r.status for r in got] == [200] * 8 and len({r.body for r in got}) == 1
 
 
+@pytest.mark.parametrize("processes, threads", [(1, 1), (1, 4), (3, 1), (2, 2)])
+def test_multithread_and_multiprocess_say_what_is(work, processes, threads):
+    site = serve(work, "cases", processes=processes, threads=threads)
+    e = environ_of(site, "GET", "/environment")["environ"]
+    assert (e["wsgi.multithread"], e["wsgi.multiprocess"]) == (threads > 1, processes > 1)
+
+
 def test_processes_are_processes(work):
     site = serve(work, "cases", processes=3)
     seen = set()
@@ -475,7 +483,7 @@ def test_a_virtualenv_is_honoured(work):
     work.write("inside.py", "import sys, only_in_the_venv\ndef app(e, s):\n    s('200 OK', [])\n"
                "    try:\n        import django\n        more = b' and the system'\n    except ImportError:\n        more = b''\n"
                "    return [only_in_the_venv.text, more, b' ', sys.prefix.encode(), b' ', sys.executable.encode()]\n")
-    site = serve(work, "inside", more_pool={"directory": work.dir}, environment=[f"VIRTUAL_ENV={venv}"])
+    site = serve(work, "inside", more_pool={"directory": work.dir, "virtualenv": venv})
     assert site.ask("GET", "/").body.decode() == f"from the venv {venv} {venv}/bin/python"
 
 
@@ -499,3 +507,37 @@ def test_atexit_runs_when_a_worker_ends(work):
     assert site.ask("GET", "/one").body == b"one"
     site.stop()
     assert site.notes() == ["atexit"]
+
+
+def test_threads_that_a_fork_would_lose_are_named(work):
+    """The pool runs without a zygote then."""
+    work.write("threaded.py", "import threading\nfrom cases import application\n"
+               "threading.Thread(target=threading.Event().wait, name='Ticker of the tests', daemon=True).start()\n")
+    site = serve(work, "threaded", environment=[f"PYTHONPATH={APPS}"], more_pool={"directory": work.dir})
+    assert site.ask("GET", "/one").body == b"one"
+    said(site, "Ticker of the tests")
+
+
+def test_a_hung_worker_shows_where_it_hangs(one):
+    with Client(one.address) as c:
+        c.send(message("GET", "/gone"))
+        wait_for(lambda: "gone begins" in one.notes(), "the application to begin")
+        kill(one.workers()[0], signal.SIGURG)
+        said(one, "in gone")
+        said(one, "most recent call first")
+        c.reset()
+    assert one.ask("GET", "/one").body == b"one"
+
+
+def test_what_is_loaded_is_shared(work):
+    """By a zygote: most of a worker's memory is that of all."""
+    import procs
+
+    work.write("large.py", "from cases import application\nkept = [str(i) * 3 for i in range(300_000)]\n")
+    site = serve(work, "large", processes=4, environment=[f"PYTHONPATH={APPS}"], more_pool={"directory": work.dir})
+    for _ in range(20):
+        assert site.ask("GET", "/one").body == b"one"
+    for pid in site.workers():
+        pss, rss = procs.pss(pid), procs.memory_kb(pid, "VmRSS") << 10
+        print(f"worker {pid}: PSS {pss >> 10} kB, RSS {rss >> 10} kB")
+        assert pss < rss / 2

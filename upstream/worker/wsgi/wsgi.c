@@ -4,7 +4,6 @@
 
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -12,6 +11,7 @@
 #include "upstream/worker/wsgi/environ.h"
 #include "upstream/worker/wsgi/failure.h"
 #include "upstream/worker/wsgi/file_wrapper.h"
+#include "upstream/worker/wsgi/fork.h"
 #include "upstream/worker/wsgi/gone.h"
 #include "upstream/worker/wsgi/input.h"
 #include "upstream/worker/wsgi/interpreter.h"
@@ -48,6 +48,7 @@ static int load_app(struct wsgi *w, const struct worker_setting *setting)
 		return -EIO;
 	}
 	w->app = target_load(setting->target);
+	lines_end();
 	if (w->app)
 		return 0;
 	failure_log("the application could not be loaded");
@@ -82,6 +83,74 @@ static void wsgi_unload(void *ctx)
 	free(w);
 }
 
+/* Without memory the thread's first request says so. */
+static void wsgi_prepare_thread(void *ctx UNUSED)
+{
+	(void)call_enter_thread();
+}
+
+static void wsgi_leave_thread(void *ctx UNUSED)
+{
+	call_leave_thread();
+}
+
+static void wsgi_freeze(void *ctx)
+{
+	struct wsgi *w = ctx;
+
+	PyEval_RestoreThread(w->main);
+	fork_freeze();
+	w->main = PyEval_SaveThread();
+}
+
+/* The GIL is held from here until the fork is over, on both sides. */
+static void wsgi_before_fork(void *ctx)
+{
+	struct wsgi *w = ctx;
+
+	PyEval_RestoreThread(w->main);
+	PyOS_BeforeFork();
+}
+
+static void wsgi_after_fork(void *ctx, bool child)
+{
+	struct wsgi *w = ctx;
+
+	if (child)
+		PyOS_AfterFork_Child();
+	else
+		PyOS_AfterFork_Parent();
+	w->main = PyEval_SaveThread();
+}
+
+static char *wsgi_unforkable(void *ctx)
+{
+	struct wsgi *w = ctx;
+	char *said;
+
+	PyEval_RestoreThread(w->main);
+	said = fork_threads();
+	w->main = PyEval_SaveThread();
+	return said;
+}
+
+/* faulthandler writes from the signal's handler: it needs neither the GIL nor a thread that gets on. */
+static void wsgi_watch_stack(void *ctx)
+{
+	struct wsgi *w = ctx;
+	PyObject *module, *got = NULL;
+
+	PyEval_RestoreThread(w->main);
+	module = PyImport_ImportModule("faulthandler");
+	if (module)
+		got = PyObject_CallMethod(module, "register", "iii", SIGURG, STDERR_FILENO, 1);
+	if (!got)
+		failure_log("stacks of requests that take too long will not be shown");
+	Py_XDECREF(got);
+	Py_XDECREF(module);
+	w->main = PyEval_SaveThread();
+}
+
 /* What the application returned, or NULL with an exception. */
 static PyObject *call_app(const struct wsgi *w, struct call *c)
 {
@@ -109,106 +178,13 @@ static void wsgi_serve(void *ctx, struct worker_request *r)
 	call_end(c);
 }
 
-/* ---- in a zygote ---- */
-
-/* One call of a module's function, whose result nobody needs. What goes wrong is said, and goes on. */
-static void call_module(const char *module, const char *function)
-{
-	PyObject *m = PyImport_ImportModule(module), *result = m ? PyObject_CallMethod(m, function, NULL) : NULL;
-
-	if (!result)
-		PyErr_Print();
-	Py_XDECREF(result);
-	Py_XDECREF(m);
-}
-
-/* What is there now is never looked through again by the collector, so that workers share it. */
-static void wsgi_freeze(void *ctx)
-{
-	struct wsgi *w = ctx;
-
-	PyEval_RestoreThread(w->main);
-	(void)PyGC_Collect();
-	call_module("gc", "freeze");
-	w->main = PyEval_SaveThread();
-}
-
-static void wsgi_before_fork(void *ctx)
-{
-	struct wsgi *w = ctx;
-
-	PyEval_RestoreThread(w->main);
-	PyOS_BeforeFork();
-}
-
-static void wsgi_after_fork(void *ctx, bool child)
-{
-	struct wsgi *w = ctx;
-
-	if (child)
-		PyOS_AfterFork_Child();
-	else
-		PyOS_AfterFork_Parent();
-	w->main = PyEval_SaveThread();
-}
-
-/* "Python thread Ticker, Python thread Mailer", without this one; or NULL with an exception. */
-static PyObject *name_threads(void)
-{
-	static const char code[] =
-	    "', '.join('Python thread ' + t.name for t in threading.enumerate() if t is not threading.main_thread())";
-	PyObject *names = PyDict_New(), *threading = PyImport_ImportModule("threading"), *text = NULL;
-
-	if (names && threading && PyDict_SetItemString(names, "threading", threading) == 0 &&
-	    PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0)
-		text = PyRun_String(code, Py_eval_input, names, names);
-	Py_XDECREF(threading);
-	Py_XDECREF(names);
-	return text;
-}
-
-static char *wsgi_unforkable(void *ctx)
-{
-	struct wsgi *w = ctx;
-	const char *text;
-	char *said = NULL;
-	PyObject *names;
-
-	PyEval_RestoreThread(w->main);
-	names = name_threads();
-	text = names ? PyUnicode_AsUTF8(names) : NULL;
-	if (!text)
-		PyErr_Print();
-	else if (*text)
-		said = strdup(text);
-	Py_XDECREF(names);
-	w->main = PyEval_SaveThread();
-	return said;
-}
-
-/* ---- in a worker ---- */
-
-static void wsgi_watch_stack(void *ctx)
-{
-	struct wsgi *w = ctx;
-	PyObject *faulthandler, *result = NULL;
-
-	PyEval_RestoreThread(w->main);
-	faulthandler = PyImport_ImportModule("faulthandler");
-	if (faulthandler)
-		result = PyObject_CallMethod(faulthandler, "register", "iii", SIGURG, STDERR_FILENO, 1);
-	if (!result)
-		PyErr_Print();
-	Py_XDECREF(result);
-	Py_XDECREF(faulthandler);
-	w->main = PyEval_SaveThread();
-}
-
 const struct worker_app wsgi_app = {
 	.name = "wsgi",
 	.load = wsgi_load,
 	.serve = wsgi_serve,
 	.unload = wsgi_unload,
+	.prepare_thread = wsgi_prepare_thread,
+	.leave_thread = wsgi_leave_thread,
 	.freeze = wsgi_freeze,
 	.before_fork = wsgi_before_fork,
 	.after_fork = wsgi_after_fork,
