@@ -50,7 +50,7 @@ static bool grow(struct buf *b, size_t need)
 	ptr = realloc(b->lent ? NULL : b->ptr, MAX(size, (size_t)1));
 	if (!ptr)
 		return false;
-	if (b->lent && b->len > 0)
+	if (b->lent && b->ptr)
 		memcpy(ptr, b->ptr, b->len);
 	b->lent = b->borrowed = false;
 	b->ptr = ptr;
