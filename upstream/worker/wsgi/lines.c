@@ -190,7 +190,7 @@ static PyObject *raw_write(PyObject *self UNUSED, PyObject *bytes)
 
 static PyObject *raw_yes(PyObject *self UNUSED, PyObject *none UNUSED)
 {
-	Py_RETURN_TRUE;
+	return PyBool_FromLong(1);
 }
 
 static PyObject *raw_fileno(PyObject *self, PyObject *none UNUSED)
