@@ -28,6 +28,12 @@ static void slot_take(struct slot *s, struct loop *loop)
 	s->pool->grants++;
 }
 
+/* Requests that are in work or wait. */
+static unsigned load_now(const struct pool *p)
+{
+	return p->in_state[SLOT_BUSY] + p->in_state[SLOT_GRANTED] + p->queue.count;
+}
+
 static enum pool_answer acquire(struct pool *p, struct waiter *w, bool again, struct slot **ret)
 {
 	enum pool_answer answer = POOL_QUEUED;
@@ -51,6 +57,7 @@ static enum pool_answer acquire(struct pool *p, struct waiter *w, bool again, st
 			*ret = s;
 		}
 	}
+	p->load_peak = MAX(p->load_peak, load_now(p));
 	pthread_mutex_unlock(&p->mutex);
 	outbox_post(&out, w->loop);
 	return answer;
@@ -268,6 +275,19 @@ void pool_figures(struct pool *p, struct pool_figures *ret)
 		/* a waiter of another thread may have come after our look at the clock */
 		.oldest_wait_us = p->queue.head && now_us > p->queue.head->since_us ? now_us - p->queue.head->since_us : 0,
 	};
+	pthread_mutex_unlock(&p->mutex);
+}
+
+void pool_load(struct pool *p, struct pool_load *ret)
+{
+	uint64_t now_us = clock_mono_us(p->clock), waits_us = 0;
+
+	pthread_mutex_lock(&p->mutex);
+	if (p->queue.head && now_us > p->queue.head->since_us)
+		waits_us = now_us - p->queue.head->since_us;
+	*ret = (struct pool_load){ .delay_us = MAX(p->delay_peak_us, waits_us), .requests = p->load_peak };
+	p->delay_peak_us = 0;
+	p->load_peak = load_now(p);
 	pthread_mutex_unlock(&p->mutex);
 }
 

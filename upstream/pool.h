@@ -151,6 +151,13 @@ void pool_stream_leave(struct pool *p);
 
 const struct conf_pool *pool_conf(const struct pool *p);
 
+/* Since the last call: the longest that a request waited or waits (own workers only), and the most requests in work or waiting at once. */
+struct pool_load {
+	uint64_t delay_us;
+	unsigned requests;
+};
+void pool_load(struct pool *p, struct pool_load *ret);
+
 struct pool_figures {
 	unsigned slots, absent, free, granted, busy, queued, queue_peak, streams, sockets_down;
 	uint64_t grants, moves, refused_full, slots_overstated;

@@ -102,6 +102,14 @@ static bool slot_is_probe(const struct slot *s)
 	return !pool_is_own(s->pool) && s->pool->sockets[s->socket].probe == s;
 }
 
+static void note_delay(struct pool *p, const struct waiter *w)
+{
+	uint64_t now_us = pool_is_own(p) ? clock_mono_us(p->clock) : 0;
+
+	if (now_us > w->since_us)
+		p->delay_peak_us = MAX(p->delay_peak_us, now_us - w->since_us);
+}
+
 void slot_place(struct slot *s, struct outbox *out)
 {
 	struct waiter *w;
@@ -113,6 +121,7 @@ void slot_place(struct slot *s, struct outbox *out)
 	}
 	w = queue_pop(&s->pool->queue);
 	if (w) {
+		note_delay(s->pool, w);
 		slot_grant(s, w, out);
 	} else if (s->link && !s->home) {
 		slot_send_idle(s, s->fresh_home, out);

@@ -47,6 +47,8 @@ struct pool {
 	unsigned streams, given_up;
 	unsigned in_state[SLOT_STATE_COUNT];
 	uint64_t grants, moves, refused_full, slots_overstated;
+	uint64_t delay_peak_us; /* since the last pool_load */
+	unsigned load_peak;
 	uint64_t overstated_told_us;
 	uint32_t random; /* for the jitter */
 };

@@ -41,6 +41,7 @@ static const struct rule {
 	[CHANNEL_REPLACE] = { CHANNEL_FRONT, FD_NONE, SIZE(replace), false },
 	[CHANNEL_POISON] = { CHANNEL_FRONT, FD_ONE, SIZE(poison), false },
 	[CHANNEL_POISON_BODY] = { CHANNEL_FRONT, FD_ONE, 0, false },
+	[CHANNEL_LOAD] = { CHANNEL_FRONT, FD_NONE, SIZE(load), false },
 #undef SIZE
 };
 static_assert(ARRAY_LEN(rules) == CHANNEL_TYPE_COUNT, "a row for each type");

@@ -36,6 +36,7 @@ enum channel_type {
 	CHANNEL_REPLACE,     /* an own worker took too long, or broke the protocol: its process is to be replaced */
 	CHANNEL_POISON,      /* +fd: the head of a request that was in a worker when it was lost (sealed memfd) */
 	CHANNEL_POISON_BODY, /* +fd: its body; right behind it */
+	CHANNEL_LOAD,        /* how much there was to do for a pool of own workers since it was said last */
 	CHANNEL_TYPE_COUNT,
 };
 
@@ -72,6 +73,11 @@ struct channel_message {
 			uint32_t pool, slot;
 			int32_t pid;
 		} replace;
+		struct {
+			uint64_t delay_us; /* the longest that a request waited or waits */
+			uint32_t pool;
+			uint32_t requests; /* the most at once, in work or waiting */
+		} load;
 		struct {
 			uint64_t body_bytes; /* of the request, kept or not */
 			int64_t wall_us;

@@ -328,6 +328,39 @@ bool crew_next_given_up(struct crew *c, struct channel_message *ret)
 	return false;
 }
 
+static bool pool_varies(const struct pool *p)
+{
+	const struct conf_pool *conf = pool_conf(p);
+
+	return conf->app != APP_NONE && conf_pool_processes_min(conf) < conf->processes;
+}
+
+bool crew_has_load(const struct crew *c)
+{
+	for (size_t i = 0; i < c->pool_count; i++)
+		if (pool_varies(c->pools[i]))
+			return true;
+	return false;
+}
+
+bool crew_next_load(struct crew *c, size_t *pool, bool all, struct channel_message *ret)
+{
+	struct pool_load load;
+
+	for (size_t i = *pool; i < c->pool_count; i++) {
+		if (!pool_varies(c->pools[i]))
+			continue;
+		pool_load(c->pools[i], &load);
+		if (!all && load.requests == 0)
+			continue;
+		*ret =
+		    (struct channel_message){ .type = CHANNEL_LOAD, .u.load = { load.delay_us, (uint32_t)i, load.requests } };
+		*pool = i + 1;
+		return true;
+	}
+	return false;
+}
+
 void crew_drain(struct crew *c)
 {
 	c->undrained = c->o.threads;

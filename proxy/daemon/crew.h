@@ -51,6 +51,15 @@ MUST_USE int crew_slot(struct crew *c, size_t pool, unsigned slot, pid_t pid, in
 /* A slot of an own worker whose request took too long, once for each; fills a CHANNEL_REPLACE. False: no more. */
 bool crew_next_given_up(struct crew *c, struct channel_message *ret);
 
+/* True if a pool has a variable number of workers. */
+bool crew_has_load(const struct crew *c);
+
+/*
+ * Fills a CHANNEL_LOAD for the first pool from *pool on that has a variable number of workers and something to say: all have, where `all` is true,
+ * else those that have requests. *pool is where to look on. False: no more.
+ */
+bool crew_next_load(struct crew *c, size_t *pool, bool all, struct channel_message *ret);
+
 void crew_drain(struct crew *c);
 
 /* Fills a CHANNEL_TICK. */

@@ -19,12 +19,14 @@
 #include "proxy/observe/logger.h"
 #include "proxy/serve/poison.h"
 
-#define LOG_FLUSH_MS  1000
-#define QUEUE_MAX     1024 /* messages to the master */
-#define POISON_BEHIND 64   /* messages wait already: requests that are to be kept are not */
-#define ERRORS_MAX    (64u << 10)
-#define STORM_BYTES   (8u << 20) /* that were held and are not any more: worth to be given back */
-#define CALM_TICKS    3
+#define LOG_FLUSH_MS   1000
+#define LOAD_TICK_MS   100
+#define LOAD_ALL_EVERY 10   /* of these */
+#define QUEUE_MAX      1024 /* messages to the master */
+#define POISON_BEHIND  64   /* messages wait already: requests that are to be kept are not */
+#define ERRORS_MAX     (64u << 10)
+#define STORM_BYTES    (8u << 20) /* that were held and are not any more: worth to be given back */
+#define CALM_TICKS     3
 
 /* What the master has sent decides what may come next. */
 enum front_state {
@@ -51,7 +53,8 @@ struct front {
 	enum front_state state;
 	int status; /* to exit with */
 	struct event_base *base;
-	struct event tick;
+	struct event tick, load_tick;
+	unsigned load_ticks;
 	struct channel *channel;
 	struct channel_message limits; /* threads 0: not come yet */
 	struct logger *logger;
@@ -301,6 +304,7 @@ static void take_listener(struct front *f, const struct channel_message *m, int 
 static void take_go(struct front *f, const struct channel_message *m UNUSED, int *fd UNUSED)
 {
 	const uint32_t tick_ms = f->limits.u.limits.tick_ms;
+	static const struct timeval load_every = { 0, LOAD_TICK_MS * 1000 };
 	const struct timeval every = { tick_ms / 1000, (tick_ms % 1000) * 1000 };
 	struct channel_message adopted = { .type = CHANNEL_ADOPTED };
 	int err;
@@ -312,6 +316,8 @@ static void take_go(struct front *f, const struct channel_message *m UNUSED, int
 	err = crew_start(f->crew);
 	if (!err)
 		err = channel_send(f->channel, &adopted, NULL);
+	if (!err && crew_has_load(f->crew) && event_add(&f->load_tick, &load_every))
+		err = -ENOMEM;
 	if (!err && event_add(&f->tick, &every))
 		err = -ENOMEM;
 	if (err)
@@ -384,6 +390,23 @@ static void on_ended(void *ctx, int err)
 
 static const struct channel_events channel_events = { on_message, on_ended };
 
+/* Whoever starts workers hears at once of requests that wait, and of quiet now and then. */
+static void tell_load(struct front *f)
+{
+	bool all = ++f->load_ticks % LOAD_ALL_EVERY == 0;
+	struct channel_message m;
+	size_t pool = 0;
+
+	while (channel_waiting(f->channel) == 0 && crew_next_load(f->crew, &pool, all, &m))
+		if (channel_send(f->channel, &m, NULL) != 0)
+			log_error("event=load_lost pool=%" PRIu32, m.u.load.pool);
+}
+
+static void on_load_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	tell_load(ctx);
+}
+
 /* What does not fit now stays with the pools until the next tick. */
 static void tell_given_up(struct front *f)
 {
@@ -442,7 +465,8 @@ static int set_up(struct front *f)
 	*f = (struct front){ .spool_dir = -1, .status = 1 };
 	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 	f->base = event_base_new();
-	if (!f->base || event_assign(&f->tick, f->base, -1, EV_PERSIST, on_tick, f))
+	if (!f->base || event_assign(&f->tick, f->base, -1, EV_PERSIST, on_tick, f) ||
+	    event_assign(&f->load_tick, f->base, -1, EV_PERSIST, on_load_tick, f))
 		return -ENOMEM;
 	return channel_new(f->base, &fd, CHANNEL_FRONT, QUEUE_MAX, &channel_events, f, &f->channel);
 }
@@ -475,6 +499,8 @@ static void take_down(struct front *f)
 	channel_free(&f->channel);
 	if (event_initialized(&f->tick))
 		event_del(&f->tick);
+	if (event_initialized(&f->load_tick))
+		event_del(&f->load_tick);
 	if (f->base)
 		event_base_free(f->base);
 	if (ACCOUNT_ON && account_descriptors(FRONT_CHANNEL_FD) > 0)

@@ -259,6 +259,9 @@ static void on_message(void *ctx, const struct channel_message *m, int *fd)
 	case CHANNEL_REPLACE:
 		k->events.replace(k->ctx, m->u.replace.pool, m->u.replace.slot, m->u.replace.pid);
 		return;
+	case CHANNEL_LOAD:
+		k->events.load(k->ctx, m->u.load.pool, m->u.load.delay_us, m->u.load.requests);
+		return;
 	case CHANNEL_POISON:
 	case CHANNEL_POISON_BODY:
 		k->events.poison(k->ctx, m, fd);

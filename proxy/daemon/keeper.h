@@ -29,6 +29,8 @@ struct keeper_events {
 	void (*drained)(void *ctx); /* nothing is left in it */
 	/* The own worker of this slot took too long with a request, or broke the protocol. The numbers are the front's: not checked. */
 	void (*replace)(void *ctx, size_t pool_index, unsigned slot, pid_t pid);
+	/* How much there was to do for a pool with a variable number of workers. Not checked. */
+	void (*load)(void *ctx, size_t pool_index, uint64_t delay_us, unsigned requests);
 	/* CHANNEL_POISON and CHANNEL_POISON_BODY as they come, not checked. *fd is closed after the call unless it is taken. */
 	void (*poison)(void *ctx, const struct channel_message *m, int *fd);
 	/* There is none and none will come: it was told to end, or (failed) could not even start serving the first time, or the last one crashed. */

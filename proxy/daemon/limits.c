@@ -47,17 +47,60 @@ static uint64_t read_number(int root, const char *path)
 	return n;
 }
 
-/* The limit of a group and of all above it. `path` begins with "/". */
-static uint64_t lowest_upwards(int root, const char *mount, struct slice path, const char *file)
+/* Where a group's figures are. */
+static const struct group_files {
+	const char *mount, *limit, *used;
+} unified = { "sys/fs/cgroup", "memory.max", "memory.current" },
+  old = { "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes" };
+
+/* Bytes of files that were read and can be dropped at any time. */
+static uint64_t droppable(int root, const char *folder)
+{
+	const struct slice figure = SLICE("inactive_file ");
+	char name[PATH_MAX], text[SMALL_FILE_BYTES];
+	struct slice all, line;
+	uint64_t n;
+	int len = snprintf(name, sizeof(name), "%s/memory.stat", folder);
+
+	if (len < 0 || (size_t)len >= sizeof(name) || !read_small(root, name, text, &all))
+		return 0;
+	while (slice_cut(&all, '\n', &line))
+		if (slice_starts(line, figure))
+			return slice_to_u64(slice_of(line.ptr + figure.len, line.len - figure.len), &n) ? n : 0;
+	return 0;
+}
+
+/* The limit of one group, or (room) what of it is left. */
+static uint64_t group_figure(int root, const struct group_files *files, const char *folder, bool room)
 {
 	char name[PATH_MAX];
+	uint64_t limit = UINT64_MAX, used = 0;
+	int n = snprintf(name, sizeof(name), "%s/%s", folder, files->limit);
+
+	if (n > 0 && (size_t)n < sizeof(name))
+		limit = read_number(root, name);
+	if (!room || limit == UINT64_MAX)
+		return limit;
+	n = snprintf(name, sizeof(name), "%s/%s", folder, files->used);
+	if (n > 0 && (size_t)n < sizeof(name))
+		used = read_number(root, name);
+	if (used == UINT64_MAX)
+		return UINT64_MAX;
+	used -= MIN(used, droppable(root, folder));
+	return limit > used ? limit - used : 0;
+}
+
+/* The lowest of a group and of all above it. `path` begins with "/". */
+static uint64_t lowest_upwards(int root, const struct group_files *files, struct slice path, bool room)
+{
+	char folder[PATH_MAX];
 	uint64_t lowest = UINT64_MAX;
 
 	for (;;) {
-		int n = snprintf(name, sizeof(name), "%s%.*s/%s", mount, SLICE_ARG(path), file);
+		int n = snprintf(folder, sizeof(folder), "%s%.*s", files->mount, SLICE_ARG(path));
 
-		if (n > 0 && (size_t)n < sizeof(name))
-			lowest = MIN(lowest, read_number(root, name));
+		if (n > 0 && (size_t)n < sizeof(folder))
+			lowest = MIN(lowest, group_figure(root, files, folder, room));
 		if (path.len == 0)
 			return lowest;
 		while (path.len > 0 && path.ptr[--path.len] != '/')
@@ -76,20 +119,20 @@ static bool has_controller(struct slice list, struct slice name)
 }
 
 /* One line of /proc/self/cgroup: "0::/path" (v2) or "4:memory:/path" (v1). */
-static uint64_t line_limit(int root, struct slice line)
+static uint64_t line_figure(int root, struct slice line, bool room)
 {
 	struct slice number, controllers;
 
 	if (!slice_cut(&line, ':', &number) || !slice_cut(&line, ':', &controllers) || !slice_starts(line, SLICE("/")))
 		return UINT64_MAX;
 	if (controllers.len == 0)
-		return lowest_upwards(root, "sys/fs/cgroup", line, "memory.max");
+		return lowest_upwards(root, &unified, line, room);
 	if (has_controller(controllers, SLICE("memory")))
-		return lowest_upwards(root, "sys/fs/cgroup/memory", line, "memory.limit_in_bytes");
+		return lowest_upwards(root, &old, line, room);
 	return UINT64_MAX;
 }
 
-uint64_t limits_cgroup_memory(int root)
+static uint64_t cgroup_figure(int root, bool room)
 {
 	char text[SMALL_FILE_BYTES];
 	struct slice all, line;
@@ -98,8 +141,46 @@ uint64_t limits_cgroup_memory(int root)
 	if (!read_small(root, "proc/self/cgroup", text, &all))
 		return UINT64_MAX;
 	while (slice_cut(&all, '\n', &line))
-		lowest = MIN(lowest, line_limit(root, line));
+		lowest = MIN(lowest, line_figure(root, line, room));
 	return lowest;
+}
+
+uint64_t limits_cgroup_memory(int root)
+{
+	return cgroup_figure(root, false);
+}
+
+/* What programs can still have without the kernel having to swap. */
+static uint64_t available(int root)
+{
+	char text[SMALL_FILE_BYTES];
+	struct slice all, line, word;
+	uint64_t n;
+
+	if (!read_small(root, "proc/meminfo", text, &all))
+		return UINT64_MAX;
+	while (slice_cut(&all, '\n', &line)) {
+		if (!slice_starts(line, SLICE("MemAvailable:")))
+			continue;
+		line = slice_trim_ows(slice_of(line.ptr + 13, line.len - 13));
+		return slice_cut(&line, ' ', &word) && slice_to_u64(word, &n) ? n << 10 : UINT64_MAX;
+	}
+	return UINT64_MAX;
+}
+
+uint64_t limits_memory_room(int root)
+{
+	return MIN(available(root), cgroup_figure(root, true));
+}
+
+uint64_t limits_look_for_room(void)
+{
+	int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	uint64_t room = limits_memory_room(root);
+
+	if (root != -1)
+		close(root);
+	return room;
 }
 
 static uint64_t raise_descriptors(int root)

@@ -37,6 +37,10 @@ void limits_look(struct limits_have *ret);
 /* The lowest memory limit of the control groups that the process is in (v1 and v2), UINT64_MAX without one. `root`: of the file system. */
 uint64_t limits_cgroup_memory(int root);
 
+/* Bytes that can still be had: what the kernel calls available, and what is left of the control groups' limits; UINT64_MAX: not known. */
+uint64_t limits_look_for_room(void);
+uint64_t limits_memory_room(int root); /* below the directory `root`, for tests */
+
 /* Returns 0, or -EMFILE: too few descriptors to be of use; ret->descriptors then says how many it takes. */
 MUST_USE int limits_compute(const struct limits_have *have, const struct conf *conf, struct limits *ret);
 

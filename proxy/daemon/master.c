@@ -22,6 +22,7 @@
 #include "proxy/daemon/quarantine.h"
 #include "proxy/daemon/sandbox.h"
 #include "proxy/daemon/sources.h"
+#include "proxy/daemon/trigger.h"
 #include "upstream/supervisor.h"
 
 #define STATUS_EVERY_MS 2000
@@ -55,6 +56,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGCHLD };
 struct staff {
 	struct supervisor *supervisor; /* NULL: somebody else's pool */
 	bool ready;                    /* a worker has been ready for a request */
+	struct trigger *trigger;       /* restart_on_change; NULL: none */
 };
 
 struct master {
@@ -274,6 +276,15 @@ static void on_replace(void *ctx, size_t pool_index, unsigned slot, pid_t pid)
 		supervisor_replace(m->staff[pool_index].supervisor, slot, pid);
 }
 
+static void on_load(void *ctx, size_t pool_index, uint64_t delay_us, unsigned requests)
+{
+	const struct supervisor_load load = { .delay_us = delay_us, .busy = requests };
+	struct master *m = ctx;
+
+	if (m->state < MASTER_CUTTING && pool_index < pool_count(m) && m->staff[pool_index].supervisor)
+		supervisor_scale(m->staff[pool_index].supervisor, &load);
+}
+
 static void on_poison(void *ctx, const struct channel_message *message, int *fd)
 {
 	struct master *m = ctx;
@@ -281,7 +292,8 @@ static void on_poison(void *ctx, const struct channel_message *message, int *fd)
 	quarantine_hear(m->quarantine, message, fd);
 }
 
-static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_replace, on_poison, on_gone };
+static const struct keeper_events keeper_events = { on_serving, on_lost, on_tick, on_drained, on_replace, on_load, on_poison,
+	on_gone };
 
 /* ---- what the workers do ---- */
 
@@ -316,9 +328,43 @@ static bool on_is_taken(void *ctx, pid_t pid)
 	return keeper_knows(m->keeper, pid);
 }
 
+static uint64_t on_memory_room(void *ctx UNUSED)
+{
+	return limits_look_for_room();
+}
+
 static const struct supervisor_events supervisor_events = {
-	.slot_ready = on_slot_ready, .start_failed = on_start_failed, .is_taken = on_is_taken
+	.slot_ready = on_slot_ready, .start_failed = on_start_failed, .is_taken = on_is_taken, .memory_room = on_memory_room
 };
+
+static void on_pulled(void *ctx)
+{
+	supervisor_restart(ctx, "the file of restart_on_change has changed");
+}
+
+static int new_trigger(struct master *m, struct staff *staff, const struct conf_pool *conf)
+{
+	int err;
+
+	if (!conf->restart_on_change)
+		return 0;
+	err = trigger_new(m->base, conf->restart_on_change, on_pulled, staff->supervisor, &staff->trigger);
+	if (err)
+		log_error("pool=%s restart_on_change=%s what=\"it cannot be watched\" error=\"%s\"", conf->name,
+		    conf->restart_on_change, strerror(-err));
+	return err;
+}
+
+static int new_supervisor(struct master *m, const struct supervisor_options *o, size_t i)
+{
+	const struct conf_pool *conf = &m->o.conf->pools[i];
+	int err;
+
+	if (conf->app == APP_NONE)
+		return 0;
+	err = supervisor_new(m->base, conf, o, &supervisor_events, m, &m->staff[i].supervisor);
+	return err ? err : new_trigger(m, &m->staff[i], conf);
+}
 
 static int new_supervisors(struct master *m)
 {
@@ -334,8 +380,7 @@ static int new_supervisors(struct master *m)
 	if (!m->staff)
 		return -ENOMEM;
 	for (size_t i = 0; !err && i < pool_count(m); i++)
-		if (m->o.conf->pools[i].app != APP_NONE)
-			err = supervisor_new(m->base, &m->o.conf->pools[i], &o, &supervisor_events, m, &m->staff[i].supervisor);
+		err = new_supervisor(m, &o, i);
 	return err;
 }
 
@@ -585,8 +630,10 @@ static void take_down(struct master *m)
 {
 	sources_free(&m->sources);
 	keeper_free(&m->keeper);
-	for (size_t i = 0; m->staff && i < pool_count(m); i++)
+	for (size_t i = 0; m->staff && i < pool_count(m); i++) {
+		trigger_free(&m->staff[i].trigger);
 		supervisor_free(&m->staff[i].supervisor);
+	}
 	free(m->staff);
 	quarantine_free(&m->quarantine);
 	unwatch(m);

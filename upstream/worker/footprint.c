@@ -17,15 +17,6 @@ static struct slice read_small(const char *path, char text[TEXT_BYTES])
 	return slice_of(text, n > 0 ? (size_t)n : 0);
 }
 
-static struct slice trim(struct slice s)
-{
-	while (s.len > 0 && *s.ptr == ' ') {
-		s.ptr++;
-		s.len--;
-	}
-	return s;
-}
-
 uint64_t footprint_rss(void)
 {
 	char text[TEXT_BYTES];
@@ -46,7 +37,7 @@ uint64_t footprint_pss(void)
 	while (slice_cut(&rest, '\n', &line)) {
 		if (!slice_starts(line, SLICE("Pss:")))
 			continue;
-		line = trim(slice_of(line.ptr + 4, line.len - 4));
+		line = slice_trim_ows(slice_of(line.ptr + 4, line.len - 4));
 		if (slice_cut(&line, ' ', &number) && slice_to_u64(number, &kilobytes))
 			return kilobytes << 10;
 	}

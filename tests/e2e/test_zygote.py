@@ -1,0 +1,99 @@
+"""The application is loaded once and forked: memory is shared, who cannot be forked is told why, who dies is replaced as ever."""
+
+import os
+import signal
+
+import pytest
+
+import daemon
+import procs
+from daemon import ROOT
+from procs import wait_for
+
+DEMO = {"app": "demo", "processes": 2, "threads": 2}
+
+
+def test_workers_are_the_masters_children_and_zygotes_own_nobody(work):
+    site = work.forebay(DEMO)
+    zygote, = site.zygotes()
+    assert len(site.workers()) == 2 and set(site.workers()) <= set(procs.children(site.pid))
+    assert procs.children(zygote) == []
+    for pid in site.workers():
+        assert os.getpgid(pid) == pid
+        wait_for(lambda: procs.cmdline(pid).startswith("forebay: worker app "), "its title")
+
+
+def test_without_preload_there_is_none(work):
+    site = work.forebay({**DEMO, "preload": "off"})
+    assert site.zygotes() == [] and len(site.workers()) == 2 and site.ask("GET", "/").status == 200
+
+
+def test_a_killed_worker_is_forked_anew(work):
+    site = work.forebay(DEMO)
+    zygote, old = site.zygotes(), site.workers()
+    for pid in old:
+        procs.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(set(site.workers()) - set(old)) == 2, "two others")
+    assert site.zygotes() == zygote and site.ask("GET", "/").status == 200
+
+
+def test_a_preload_request_that_is_not_answered_well_is_said(work):
+    site = work.forebay({**DEMO, "preload_request": "/nowhere"})
+    assert "preload_request was not answered well" in site.log() and "status=404" in site.log()
+    assert site.ask("GET", "/").status == 200
+
+
+def test_a_worker_that_is_not_healthy_gets_no_request(work):
+    site = work.forebay({**DEMO, "health_path": "/nowhere"}, ready=False)
+    site.wait_log("health_path was answered with status 404")
+    site.wait_log("again and again")
+    assert " ready: " not in site.log()
+
+
+def test_too_much_memory_means_another_worker_between_requests(work):
+    site = work.forebay({"app": "demo", "processes": 1, "threads": 1, "max_memory": "1K"})
+    old, = site.workers()
+    assert site.ask("GET", "/").status == 200
+    site.wait_log("its memory is above max_memory")
+    wait_for(lambda: site.workers() and site.workers() != [old], "another worker")
+    assert site.ask("GET", "/").status == 200
+    assert [e["status"] for e in site.access() if e["status"] != 200] == []
+
+
+@pytest.mark.skipif(not os.access(os.path.join(os.path.dirname(daemon.FOREBAY), "forebay-wsgi"), os.X_OK), reason="no forebay-wsgi")
+@pytest.mark.parametrize("code, named", [
+    ("import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), name='ticker', daemon=True).start()\n", "Python thread ticker"),
+    ("import socket\nA, B = socket.socketpair()\n", "socket"),
+])
+def test_who_cannot_be_forked_is_told_why_and_runs_without(work, code, named):
+    folder = work.path("app")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "unforkable_app.py"), "w") as f:
+        f.write(code + "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'here']\n")
+    site = work.forebay({"app": "wsgi:unforkable_app", "directory": folder, "processes": 2, "environment": "PYTHONDONTWRITEBYTECODE=1"})
+    warning, = [line for line in site.log().split("\n") if "as with preload = off" in line]
+    assert named in warning
+    assert site.ask("GET", "/").body == b"here"
+    wait_for(lambda: site.zygotes() == [], "the zygote to be gone")
+
+
+def test_the_environment_file_is_read_by_the_master(work):
+    path = work.write("environment", "# for us alone\nFROM_FILE=one\n")
+    os.chmod(path, 0o600)
+    site = work.forebay({**DEMO, "environment_file": path, "umask": "027", "niceness": "5", "locale": "C.UTF-8"})
+    worker = site.workers()[0]
+    if not ROOT:
+        pytest.skip("looks into other users' processes")
+    with open(f"/proc/{worker}/environ", "rb") as f:
+        environ = dict(line.split(b"=", 1) for line in f.read().split(b"\0") if line)
+    assert environ[b"FROM_FILE"] == b"one" and environ[b"LC_ALL"] == b"C.UTF-8"
+    assert os.getpriority(os.PRIO_PROCESS, worker) == 5
+    with open(f"/proc/{worker}/status") as f:
+        assert "Umask:\t0027\n" in f.read()
+
+
+def test_a_bad_environment_file_is_an_error_with_its_line(work):
+    path = work.write("environment", "A=b\nnonsense\n")
+    site = work.forebay({**DEMO, "environment_file": path}, ready=False)
+    site.expected = {1}
+    assert site.wait() == 1 and f"{path}:2: this line is not KEY=VALUE" in site.log()

@@ -1,0 +1,637 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/buf.h"
+#include "core/fdpass.h"
+#include "core/log.h"
+#include "upstream/spawn.h"
+#include "upstream/supervisor.h"
+#include "upstream/worker/control.h"
+
+#define FAKES_MAX  64
+#define PIDS_FROM  1000
+#define START_MS   5000
+#define END_MS     3000
+#define FORK_FAILS 7777 /* a place that no worker has */
+
+/* A process of ours: a zygote, or a worker that was made by exec. A forked one is what SPAWN brought. */
+struct fake {
+	bool zygote;
+	int control, output;
+	int killed;
+};
+
+struct world {
+	struct event_base *base;
+	struct clock_test clock;
+	struct conf_pool conf;
+	struct supervisor *s;
+	struct fake fakes[FAKES_MAX];
+	unsigned started;
+	int spawn_error;
+	bool is_child;
+	unsigned ready, start_failed;
+	pid_t last_slot_pid;
+};
+
+static struct buf said; /* by the log */
+
+static void log_here(void *ctx UNUSED, enum log_level level UNUSED, struct slice line)
+{
+	buf_add(&said, line);
+}
+
+static bool was_said(const char *text)
+{
+	return said.len > 0 && memmem(said.ptr, said.len, text, strlen(text)) != NULL;
+}
+
+static void slot_ready(void *ctx, size_t pool_index UNUSED, unsigned slot UNUSED, int *front_fd UNUSED, pid_t pid)
+{
+	struct world *w = ctx;
+
+	w->ready++;
+	w->last_slot_pid = pid;
+}
+
+static void start_failed(void *ctx, size_t pool_index UNUSED)
+{
+	struct world *w = ctx;
+
+	w->start_failed++;
+}
+
+static const struct supervisor_events events = { .slot_ready = slot_ready, .start_failed = start_failed };
+
+static int fake_spawn(void *ctx, const struct spawn_plan *plan, pid_t *ret)
+{
+	struct world *w = ctx;
+
+	if (w->spawn_error)
+		return w->spawn_error;
+	w->fakes[w->started] = (struct fake){
+		.zygote = strcmp(plan->argv[1], "zygote") == 0, .control = dup(plan->fds[3]), .output = dup(plan->fds[1])
+	};
+	*ret = (pid_t)(PIDS_FROM + w->started++);
+	return 0;
+}
+
+static int fake_kill(void *ctx, pid_t pid, int sig)
+{
+	struct world *w = ctx;
+
+	if (pid >= PIDS_FROM && pid < (pid_t)(PIDS_FROM + w->started))
+		w->fakes[pid - PIDS_FROM].killed = sig;
+	return 0;
+}
+
+static bool fake_is_child(void *ctx, pid_t pid UNUSED)
+{
+	return ((struct world *)ctx)->is_child;
+}
+
+static void set_up(struct world *w, unsigned processes, bool preload)
+{
+	struct supervisor_options o = { .clock = &w->clock.clock,
+		.default_user = geteuid() == 0 ? "nobody" : NULL,
+		.end_timeout_ms = END_MS,
+		.spawn = fake_spawn,
+		.kill = fake_kill,
+		.is_child = fake_is_child };
+
+	*w = (struct world){ .conf = { .name = "blog",
+		                 .app = APP_DEMO,
+		                 .processes = processes,
+		                 .threads = 1,
+		                 .preload = preload,
+		                 .start_timeout_ms = START_MS,
+		                 .scale_up_delay_ms = 100,
+		                 .scale_down_after_ms = 60000 },
+		.is_child = true };
+	clock_test_init(&w->clock);
+	buf_init(&said, 4u << 20);
+	w->base = event_base_new();
+	assert_int_equal(supervisor_new(w->base, &w->conf, &o, &events, w, &w->s), 0);
+}
+
+static void tear_down(struct world *w)
+{
+	supervisor_free(&w->s);
+	event_base_free(w->base);
+	for (unsigned i = 0; i < w->started; i++) {
+		close(w->fakes[i].control);
+		close(w->fakes[i].output);
+	}
+	buf_done(&said);
+}
+
+static void pump(struct world *w)
+{
+	(void)event_base_loop(w->base, EVLOOP_NONBLOCK);
+	supervisor_tick(w->s);
+}
+
+static void pass_ms(struct world *w, uint64_t ms)
+{
+	clock_test_advance(&w->clock, ms * 1000);
+	supervisor_tick(w->s);
+}
+
+static void tell(struct world *w, unsigned fake, uint32_t type, uint64_t value)
+{
+	const struct control_message m = { .type = type, .value = value };
+
+	assert_int_equal(fdpass_send(w->fakes[fake].control, &m, sizeof(m), NULL, 0, 0), sizeof(m));
+	pump(w);
+}
+
+static void zygote_says(struct world *w, unsigned fake, uint32_t type, const char *text)
+{
+	struct zygote_message m = { .type = type };
+
+	strcpy(m.text, text);
+	assert_int_equal(fdpass_send(w->fakes[fake].control, &m, sizeof(m), NULL, 0, 0), sizeof(m));
+	pump(w);
+}
+
+/* What the zygote is asked for next: the control socket of a worker, whose place is in *ret_place. -1: nothing. */
+static int next_birth(struct world *w, unsigned zygote, unsigned *ret_place)
+{
+	struct zygote_message m;
+	int fds[2];
+	size_t count;
+
+	if (fdpass_recv(w->fakes[zygote].control, &m, sizeof(m), fds, 2, &count, MSG_DONTWAIT) <= 0)
+		return -1;
+	assert_int_equal(m.type, ZYGOTE_SPAWN);
+	assert_int_equal(count, 2);
+	close(fds[1]);
+	*ret_place = m.place;
+	return fds[0];
+}
+
+static bool heard_end(struct world *w, unsigned fake)
+{
+	struct control_message m;
+	size_t fds;
+	int fd = -1;
+	bool end = false;
+
+	while (fdpass_recv(w->fakes[fake].control, &m, sizeof(m), &fd, 1, &fds, MSG_DONTWAIT) > 0) {
+		end = end || m.type == CONTROL_END;
+		if (fd != -1)
+			close(fd);
+		fd = -1;
+	}
+	return end;
+}
+
+static void die(struct world *w, unsigned fake, int status)
+{
+	assert_true(supervisor_reaped(w->s, (pid_t)(PIDS_FROM + (int)fake), status));
+	pump(w);
+}
+
+#define EXITED(code) ((code) << 8)
+
+/* Without a zygote. */
+
+static void up_and_serving(struct world *w, unsigned processes)
+{
+	set_up(w, processes, false);
+	supervisor_start(w->s);
+	supervisor_fresh_slots(w->s);
+	for (unsigned i = 0; i < processes; i++)
+		tell(w, i, CONTROL_WANT, 0);
+	assert_int_equal(w->ready, processes);
+}
+
+static void the_new_relieve_the_old_one_by_one(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 2);
+	supervisor_restart(w.s, "test");
+	assert_int_equal(w.started, 3); /* one at a time */
+	assert_false(heard_end(&w, 0));
+	tell(&w, 2, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 0)); /* before the front is told of the new one */
+	assert_int_equal(w.last_slot_pid, PIDS_FROM + 2);
+	assert_int_equal(w.started, 4);
+	assert_false(heard_end(&w, 1));
+	die(&w, 0, EXITED(0));
+	assert_int_equal(w.started, 4); /* nobody in its place */
+	tell(&w, 3, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 1));
+	assert_true(was_said("rolling restart done"));
+	die(&w, 1, EXITED(0));
+	assert_int_equal(supervisor_alive(w.s), 2);
+	assert_int_equal(w.ready, 4);
+	tear_down(&w);
+}
+
+/* What becomes of the first new worker, and what is said. */
+static const struct {
+	uint32_t type;
+	uint64_t value;
+	int exit; /* -1: it lives */
+	uint64_t after_ms;
+	const char *why;
+} broken[] = {
+	{ 0, 0, 1, 0, "why=\"exit 1\"" },
+	{ CONTROL_UNFIT, 500, 1, 0, "why=\"health_path was answered with status 500\"" },
+	{ CONTROL_UNFIT, 0, 1, 0, "why=\"health_path was not answered\"" },
+	{ 0, 0, -1, START_MS, "why=\"it took longer than start_timeout\"" },
+};
+
+static void what_fails_leaves_the_old_ones_serving(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
+		struct world w;
+
+		up_and_serving(&w, 2);
+		supervisor_restart(w.s, "test");
+		if (broken[i].type)
+			tell(&w, 2, broken[i].type, broken[i].value);
+		pass_ms(&w, broken[i].after_ms);
+		if (broken[i].exit < 0)
+			assert_int_equal(w.fakes[2].killed, SIGKILL);
+		die(&w, 2, broken[i].exit < 0 ? SIGKILL : EXITED(broken[i].exit));
+		if (!was_said("rolling restart failed") || !was_said(broken[i].why))
+			fail_msg("row %zu: %.*s", i, SLICE_ARG(buf_slice(&said)));
+		pass_ms(&w, 60000);
+		assert_false(heard_end(&w, 0) || heard_end(&w, 1));
+		assert_int_equal(w.started, 3); /* not tried again by itself */
+		assert_int_equal(supervisor_alive(w.s), 2);
+		supervisor_restart(w.s, "again");
+		tell(&w, 3, CONTROL_WANT, 0);
+		assert_true(heard_end(&w, 0));
+		tear_down(&w);
+	}
+}
+
+static void asked_for_while_one_runs_it_runs_once_more(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 1);
+	for (int i = 0; i < 3; i++)
+		supervisor_restart(w.s, "test");
+	assert_int_equal(w.started, 2);
+	tell(&w, 1, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 0));
+	die(&w, 0, EXITED(0));
+	pass_ms(&w, 60); /* its place is seen to be free */
+	assert_int_equal(w.started, 3);
+	tell(&w, 2, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 1));
+	die(&w, 1, EXITED(0));
+	pass_ms(&w, 60000);
+	assert_int_equal(w.started, 3);
+	tear_down(&w);
+}
+
+static void a_place_is_waited_for(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 1);
+	supervisor_restart(w.s, "test");
+	tell(&w, 1, CONTROL_WANT, 0);
+	supervisor_restart(w.s, "again"); /* the first one is still at its last request: both places are taken */
+	assert_int_equal(w.started, 2);
+	pass_ms(&w, 60);
+	assert_int_equal(w.started, 2);
+	die(&w, 0, EXITED(0));
+	pass_ms(&w, 60);
+	assert_int_equal(w.started, 3);
+	tear_down(&w);
+}
+
+static void an_old_one_that_dies_meanwhile_is_replaced_too(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 2);
+	supervisor_restart(w.s, "test");
+	die(&w, 1, SIGKILL);
+	tell(&w, 2, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 0));
+	pass_ms(&w, 130);
+	assert_int_equal(w.started, 4); /* in its place, of the new generation */
+	tell(&w, 3, CONTROL_WANT, 0);
+	pass_ms(&w, 60000);
+	assert_int_equal(w.started, 4);
+	tear_down(&w);
+}
+
+static void a_start_that_cannot_be_is_said_once(void **state)
+{
+	struct world w;
+	size_t len;
+
+	(void)state;
+	up_and_serving(&w, 1);
+	w.spawn_error = -EAGAIN;
+	die(&w, 0, SIGKILL);
+	pass_ms(&w, 130);
+	assert_true(was_said("could not be started\" error=EAGAIN"));
+	len = said.len;
+	for (int i = 0; i < 4; i++)
+		pass_ms(&w, 40000);
+	assert_int_equal(memmem(said.ptr + len, said.len - len, "EAGAIN", 6) == NULL, 1);
+	w.spawn_error = 0;
+	pass_ms(&w, 40000);
+	assert_int_equal(w.started, 2);
+	tear_down(&w);
+}
+
+/* With a zygote. */
+
+static int born(struct world *w, unsigned zygote, unsigned want_place)
+{
+	unsigned place = FORK_FAILS;
+	int control = next_birth(w, zygote, &place);
+
+	assert_int_not_equal(control, -1);
+	assert_int_equal(place, want_place);
+	return control;
+}
+
+static void says(struct world *w, int control, uint32_t type)
+{
+	const struct control_message m = { .type = type };
+
+	assert_int_equal(fdpass_send(control, &m, sizeof(m), NULL, 0, 0), sizeof(m));
+	pump(w);
+}
+
+static void workers_are_forked_once_the_application_is_loaded(void **state)
+{
+	struct world w;
+	unsigned place;
+	int one, two;
+
+	(void)state;
+	set_up(&w, 2, true);
+	supervisor_start(w.s);
+	supervisor_fresh_slots(w.s);
+	assert_int_equal(w.started, 1);
+	assert_true(w.fakes[0].zygote);
+	pass_ms(&w, 1000);
+	assert_int_equal(next_birth(&w, 0, &place), -1);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	one = born(&w, 0, 0);
+	two = born(&w, 0, 1);
+	says(&w, one, CONTROL_HERE); /* the kernel says that it is this very process */
+	says(&w, one, CONTROL_WANT);
+	assert_int_equal(w.ready, 1);
+	assert_int_equal(w.last_slot_pid, getpid());
+	assert_true(supervisor_knows(w.s, getpid()));
+	says(&w, two, CONTROL_HERE); /* two of the same process: that cannot be */
+	assert_true(was_said("no child of forebay's, or another one"));
+	close(one);
+	close(two);
+	assert_true(supervisor_reaped(w.s, getpid(), EXITED(0)));
+	tear_down(&w);
+}
+
+static void nobody_else_is_believed(void **state)
+{
+	struct world w;
+	int control;
+
+	(void)state;
+	set_up(&w, 1, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	control = born(&w, 0, 0);
+	w.is_child = false;
+	says(&w, control, CONTROL_HERE);
+	assert_true(was_said("no child of forebay's"));
+	assert_false(supervisor_knows(w.s, getpid()));
+	close(control);
+	pass_ms(&w, 130);
+	control = born(&w, 0, 0); /* another one is asked for */
+	w.is_child = true;
+	says(&w, control, CONTROL_WANT); /* it did not say who it is */
+	assert_true(was_said("did not say that it is there"));
+	close(control);
+	pass_ms(&w, 260);
+	control = born(&w, 0, 0);
+	close(control); /* it ended before it could say a word */
+	pump(&w);
+	assert_true(was_said("it ended before it was there"));
+	tear_down(&w);
+}
+
+static void what_cannot_be_forked_is_loaded_by_each(void **state)
+{
+	struct world w;
+
+	(void)state;
+	set_up(&w, 2, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_UNFORKABLE, "thread \"ticker\"");
+	assert_int_equal(w.fakes[0].killed, SIGKILL);
+	assert_true(was_said("as with preload = off"));
+	assert_true(was_said("thread \\x22ticker\\x22"));
+	assert_int_equal(w.started, 3);
+	assert_false(w.fakes[1].zygote || w.fakes[2].zygote);
+	die(&w, 0, SIGKILL);
+	tell(&w, 1, CONTROL_WANT, 0);
+	pass_ms(&w, 60000);
+	assert_int_equal(w.started, 3);
+	tear_down(&w);
+}
+
+static void an_application_that_cannot_be_loaded_is_tried_again_and_told_of(void **state)
+{
+	struct world w;
+
+	(void)state;
+	set_up(&w, 1, true);
+	supervisor_start(w.s);
+	assert_int_equal(write(w.fakes[0].output, "Traceback: no such module\n", 26), 26);
+	die(&w, 0, EXITED(1));
+	assert_true(was_said("output=\"Traceback: no such module\""));
+	assert_true(was_said("the application could not be loaded: exit 1"));
+	assert_int_equal(w.start_failed, 1);
+	assert_int_equal(w.started, 1);
+	for (unsigned i = 1; i < 6; i++) {
+		pass_ms(&w, 40000);
+		assert_int_equal(w.started, i + 1);
+		die(&w, i, EXITED(1));
+	}
+	assert_true(was_said("again and again"));
+	assert_int_equal(w.start_failed, 1);
+	tear_down(&w);
+}
+
+static void a_zygote_that_hangs_or_talks_nonsense_is_killed(void **state)
+{
+	static const char *const why[] = { "longer than start_timeout", "unknown control message", "not a control message" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(why); i++) {
+		struct world w;
+
+		set_up(&w, 1, true);
+		supervisor_start(w.s);
+		if (i == 0)
+			pass_ms(&w, START_MS);
+		else if (i == 1)
+			zygote_says(&w, 0, ZYGOTE_NO_FORK, ""); /* it has not said that it is ready */
+		else
+			assert_int_equal(send(w.fakes[0].control, "x", 1, 0), 1);
+		pump(&w);
+		assert_int_equal(w.fakes[0].killed, SIGKILL);
+		assert_true(was_said(why[i]));
+		die(&w, 0, SIGKILL);
+		pass_ms(&w, 130);
+		assert_int_equal(w.started, 2);
+		tear_down(&w);
+	}
+}
+
+static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
+{
+	struct world w;
+	unsigned place;
+	int one, two, three;
+
+	(void)state;
+	set_up(&w, 2, true);
+	supervisor_start(w.s);
+	supervisor_fresh_slots(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	one = born(&w, 0, 0);
+	two = born(&w, 0, 1);
+	says(&w, one, CONTROL_HERE);
+	says(&w, one, CONTROL_WANT);
+	die(&w, 0, SIGKILL);
+	assert_true(was_said("the next one that is needed starts a rolling restart"));
+	assert_int_equal(w.started, 1);
+	close(two); /* nobody to fork it any more */
+	pump(&w);
+	pass_ms(&w, 130);
+	assert_int_equal(w.started, 2); /* one is needed */
+	assert_true(w.fakes[1].zygote);
+	assert_true(was_said("rolling restart begins"));
+	die(&w, 1, EXITED(1)); /* the code is broken by now: who is there goes on */
+	assert_true(was_said("rolling restart failed"));
+	assert_int_equal(w.started, 2);
+	pass_ms(&w, 1000);
+	assert_int_equal(w.started, 3); /* but somebody is still needed */
+	zygote_says(&w, 2, ZYGOTE_READY, "");
+	three = born(&w, 2, 1); /* in the place that is empty */
+	assert_int_equal(next_birth(&w, 2, &place), -1);
+	close(one);
+	close(three);
+	assert_true(supervisor_reaped(w.s, getpid(), EXITED(0)));
+	tear_down(&w);
+}
+
+static void nothing_is_left_at_the_end(void **state)
+{
+	struct world w;
+
+	(void)state;
+	set_up(&w, 1, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	supervisor_restart(w.s, "test");
+	supervisor_stop(w.s, false);
+	assert_int_equal(w.fakes[0].killed, SIGKILL);
+	assert_int_equal(w.fakes[1].killed, SIGKILL);
+	assert_int_equal(supervisor_alive(w.s), 2);
+	die(&w, 0, SIGKILL);
+	die(&w, 1, SIGKILL);
+	assert_int_equal(supervisor_alive(w.s), 0);
+	pass_ms(&w, 60000);
+	assert_int_equal(w.started, 2);
+	tear_down(&w);
+}
+
+/* More and fewer. */
+
+static void workers_come_while_requests_wait_and_go_when_they_are_not_needed(void **state)
+{
+	const struct supervisor_load waits = { 200000, 5 }, quiet = { 0, 0 };
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 3);
+	tear_down(&w);
+	set_up(&w, 3, false);
+	w.conf.processes_min = 1;
+	supervisor_free(&w.s);
+	assert_int_equal(supervisor_new(w.base, &w.conf,
+	                     &(struct supervisor_options){ .clock = &w.clock.clock,
+	                         .default_user = geteuid() == 0 ? "nobody" : NULL,
+	                         .end_timeout_ms = END_MS,
+	                         .spawn = fake_spawn,
+	                         .kill = fake_kill,
+	                         .is_child = fake_is_child },
+	                     &events, &w, &w.s),
+	    0);
+	supervisor_start(w.s);
+	supervisor_fresh_slots(w.s);
+	assert_int_equal(w.started, 1);
+	tell(&w, 0, CONTROL_WANT, 0);
+	supervisor_scale(w.s, &waits);
+	assert_int_equal(w.started, 2);
+	supervisor_scale(w.s, &waits);
+	assert_int_equal(w.started, 2); /* it is on its way */
+	tell(&w, 1, CONTROL_WANT, 0);
+	supervisor_scale(w.s, &waits);
+	tell(&w, 2, CONTROL_WANT, 0);
+	supervisor_scale(w.s, &waits);
+	assert_int_equal(w.started, 3);
+	pass_ms(&w, 60000);
+	supervisor_scale(w.s, &quiet);
+	assert_true(heard_end(&w, 2));
+	assert_false(heard_end(&w, 1));
+	die(&w, 2, EXITED(0));
+	pass_ms(&w, 1000);
+	assert_int_equal(w.started, 3);
+	supervisor_scale(w.s, &waits); /* and back again */
+	assert_int_equal(w.started, 4);
+	tear_down(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_new_relieve_the_old_one_by_one),
+		cmocka_unit_test(what_fails_leaves_the_old_ones_serving),
+		cmocka_unit_test(asked_for_while_one_runs_it_runs_once_more),
+		cmocka_unit_test(a_place_is_waited_for),
+		cmocka_unit_test(an_old_one_that_dies_meanwhile_is_replaced_too),
+		cmocka_unit_test(a_start_that_cannot_be_is_said_once),
+		cmocka_unit_test(workers_are_forked_once_the_application_is_loaded),
+		cmocka_unit_test(nobody_else_is_believed),
+		cmocka_unit_test(what_cannot_be_forked_is_loaded_by_each),
+		cmocka_unit_test(an_application_that_cannot_be_loaded_is_tried_again_and_told_of),
+		cmocka_unit_test(a_zygote_that_hangs_or_talks_nonsense_is_killed),
+		cmocka_unit_test(a_dead_zygote_is_not_loaded_anew_behind_anybodys_back),
+		cmocka_unit_test(nothing_is_left_at_the_end),
+		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),
+	};
+
+	alarm(120); /* a hang is a failure */
+	log_setup("test", LOG_LEVEL_INFO, log_here, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
