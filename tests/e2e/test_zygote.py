@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-import daemon
 import procs
 from daemon import ROOT
 from procs import wait_for
+from pythonapps import needs_python
 
 DEMO = {"app": "demo", "processes": 2, "threads": 2}
 
@@ -60,7 +60,7 @@ def test_too_much_memory_means_another_worker_between_requests(work):
     assert [e["status"] for e in site.access() if e["status"] != 200] == []
 
 
-@pytest.mark.skipif(not os.access(os.path.join(os.path.dirname(daemon.FOREBAY), "forebay-wsgi"), os.X_OK), reason="no forebay-wsgi")
+@needs_python
 @pytest.mark.parametrize("code, named", [
     ("import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), name='ticker', daemon=True).start()\n", "Python thread ticker"),
     ("import socket\nA, B = socket.socketpair()\n", "socket"),
@@ -97,3 +97,19 @@ def test_a_bad_environment_file_is_an_error_with_its_line(work):
     site = work.forebay({**DEMO, "environment_file": path}, ready=False)
     site.expected = {1}
     assert site.wait() == 1 and f"{path}:2: this line is not KEY=VALUE" in site.log()
+
+
+@needs_python
+def test_a_worker_that_hangs_says_where_before_it_is_ended(work):
+    folder = work.path("app")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "hanging_app.py"), "w") as f:
+        f.write("import time\ndef hangs_on_purpose():\n    time.sleep(3600)\ndef application(environ, start_response):\n"
+                "    if environ['PATH_INFO'] == '/hang':\n        hangs_on_purpose()\n    start_response('200 OK', [])\n    return [b'here']\n")
+    site = work.forebay({"app": "wsgi:hanging_app", "directory": folder, "processes": 1, "threads": 2, "timeout": "1s",
+                         "environment": "PYTHONDONTWRITEBYTECODE=1"})
+    old = site.workers()
+    assert site.ask("GET", "/hang").status == 504
+    site.wait_log("in hangs_on_purpose")
+    wait_for(lambda: site.workers() and site.workers() != old, "another worker")
+    assert site.ask("GET", "/").body == b"here"

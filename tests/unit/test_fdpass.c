@@ -178,9 +178,33 @@ static void the_other_end(void **state)
 	}
 }
 
+static void who_sent_it_is_the_kernels_to_say(void **state)
+{
+	static const int on = 1;
+	int pair[2], file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	pid_t pid = 1;
+	char byte;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(fdpass_send(pair[0], "a", 1, NULL, 0, 0), 1);
+	assert_int_equal(fdpass_recv_from(pair[1], &byte, 1, &pid, 0), 1);
+	assert_int_equal(pid, 0); /* nobody has asked for it */
+	assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
+	assert_int_equal(fdpass_send(pair[0], "a", 1, NULL, 0, 0), 1);
+	assert_int_equal(fdpass_recv_from(pair[1], &byte, 1, &pid, 0), 1);
+	assert_int_equal(pid, getpid());
+	assert_int_equal(fdpass_send(pair[0], "a", 1, &file, 1, 0), 1);
+	assert_int_equal(fdpass_recv_from(pair[1], &byte, 1, &pid, 0), -EPROTO); /* a descriptor too */
+	close(pair[0]);
+	close(pair[1]);
+	close(file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_sent_it_is_the_kernels_to_say),
 		cmocka_unit_test(messages_with_descriptors),
 		cmocka_unit_test(more_than_the_kernel_can_deliver_leaves_nothing_open),
 		cmocka_unit_test(a_packet_that_does_not_fit_is_refused_with_its_descriptors),

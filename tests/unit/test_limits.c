@@ -156,6 +156,40 @@ static void the_lowest_limit_of_all_groups_above_counts(void **state)
 	}
 }
 
+static const struct {
+	const char *available, *max, *current, *stat;
+	uint64_t room;
+} rooms[] = {
+	{ "MemTotal: 9 kB\nMemAvailable:    1000 kB\n", "max\n", "5\n", "", 1000 << 10 },
+	{ "MemAvailable:    1000 kB\n", "300000\n", "100000\n", "anon 7\ninactive_file 50000\n", 250000 },
+	{ "MemAvailable:    1000 kB\n", "300000\n", "400000\n", "inactive_file 0\n", 0 },
+	{ "MemAvailable:    1000 kB\n", "300000\n", "40000\n", "inactive_file 50000\n", 300000 },
+	{ "MemFree: 1 kB\n", "max\n", "1\n", "", UINT64_MAX },
+};
+
+static void room_is_what_is_left_of_each(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rooms); i++) {
+		char root[] = "/tmp/forebay-test-XXXXXX";
+		uint64_t got;
+		int fd;
+
+		assert_non_null(mkdtemp(root));
+		put(root, "proc/meminfo", rooms[i].available);
+		put(root, "proc/self/cgroup", "0::/a\n");
+		put(root, "sys/fs/cgroup/a/memory.max", rooms[i].max);
+		put(root, "sys/fs/cgroup/a/memory.current", rooms[i].current);
+		put(root, "sys/fs/cgroup/a/memory.stat", rooms[i].stat);
+		fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		got = limits_memory_room(fd);
+		if (got != rooms[i].room)
+			fail_msg("row %zu: %" PRIu64, i, got);
+		close(fd);
+		remove_tree(root);
+	}
+}
+
 static void this_machine_has_something(void **state)
 {
 	struct limits_have have;
@@ -170,6 +204,7 @@ static void this_machine_has_something(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(room_is_what_is_left_of_each),
 		cmocka_unit_test(what_can_be_served_is_computed),
 		cmocka_unit_test(too_few_descriptors_say_how_many_it_takes),
 		cmocka_unit_test(the_lowest_limit_of_all_groups_above_counts),
