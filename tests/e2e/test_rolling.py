@@ -39,17 +39,22 @@ class Clients:
             t.start()
 
     def ask(self):
-        with self.site.connect() as c:
-            while not self.ends.is_set():
+        while not self.ends.is_set():
+            with self.site.connect() as c:
                 try:
-                    r = c.ask("GET", "/")
+                    while not self.ends.is_set() and self.ask_one(c):
+                        pass
                 except Exception as e:
                     self.wrong.append(repr(e))
                     return
-                self.asked += 1
-                if r.status != 200:
-                    self.wrong.append((r.status, r.body[:100]))
-                self.seen.add(int(r.body.split()[0]))
+
+    def ask_one(self, c):
+        r = c.ask("GET", "/")
+        self.asked += 1
+        if r.status != 200:
+            self.wrong.append((r.status, r.body[:100]))
+        self.seen.add(int(r.body.split()[0]))
+        return r.get("Connection") != "close"
 
     def stop(self):
         self.ends.set()

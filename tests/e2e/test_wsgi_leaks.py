@@ -35,15 +35,19 @@ def test_many_requests_leave_nothing_behind(work):
     def measure():
         return json.loads(site.ask("GET", "/measure").body)
 
-    total = scaled(20_000, least=1400) // 2
-    rounds(total)  # now all that is kept on purpose is there: names, a parser, imports, Python's own spare objects
+    total = scaled(10_000, least=700)
+    rounds(total)  # now what is kept on purpose is there: names, a parser, imports
     before = measure()
-    rounds(total)
-    after = measure()
-    assert before["pid"] == after["pid"] and site.workers() == [after["pid"]]
-    assert after["descriptors"] == before["descriptors"], (before, after)
-    # One object for every hundred requests would be found.
-    assert after["objects"] - before["objects"] < max(20, total / 100), (before, after)
-    if not is_sanitized():
-        assert after["blocks"] - before["blocks"] < max(200, total / 50), (before, after)
-        assert after["rss"] - before["rss"] < (4 << 20), (before, after)
+    grown = []
+    for _ in range(6):
+        rounds(total)
+        after = measure()
+        assert before["pid"] == after["pid"] and site.workers() == [after["pid"]]
+        assert after["descriptors"] == before["descriptors"], (before, after)
+        grown.append({what: after[what] - before[what] for what in before})
+        # One object for every hundred requests would be found. What leaks grows each time; Python's own spare blocks fill up at some time.
+        if grown[-1]["objects"] < max(20, total / 100) and \
+                (is_sanitized() or grown[-1]["blocks"] < max(200, total / 50) and grown[-1]["rss"] < (4 << 20)):
+            return
+        before = after
+    raise AssertionError(grown)
