@@ -148,10 +148,20 @@ static void retry_later(struct supervisor *s)
 	s->rollout.due_us = supervision_now_us(s) + staffing_pause_us(s, s->rollout.failures);
 }
 
-static void done(struct supervisor *s)
+/* Somebody who waits for the end of a deploy wants to hear of it when the old code answers nobody any more. */
+static void look_at_leavers(struct supervisor *s)
 {
+	for (unsigned i = 0; i < s->place_count; i++)
+		if (s->places[i].pid != 0 && s->places[i].generation != s->now.number)
+			return;
+	s->rollout.leaving = false;
 	log_info("pool=%s generation=%u what=\"rolling restart done\"", s->conf->name, s->now.number);
+}
+
+static void all_relieved(struct supervisor *s)
+{
 	enter(s, ROLLOUT_IDLE);
+	s->rollout.leaving = true;
 	begin_again(s);
 }
 
@@ -164,7 +174,7 @@ static void turn(struct supervisor *s)
 
 	r->post = next_post(s);
 	if (!r->post) {
-		done(s);
+		all_relieved(s);
 		return;
 	}
 	if (g->forks && !g->nursery) {
@@ -195,6 +205,7 @@ static void promote(struct supervisor *s)
 	kill_nursery(&s->now, "its generation is over");
 	s->now = next;
 	s->crash_loop_said = false;
+	s->rollout.leaving = false; /* the end of this one is the end of that one */
 	enter(s, ROLLOUT_TURNING);
 	s->rollout.heir = heir;
 }
@@ -270,7 +281,7 @@ void rollout_stop(struct supervisor *s)
 {
 	if (s->rollout.state != ROLLOUT_IDLE)
 		enter(s, ROLLOUT_IDLE);
-	s->rollout.again = false;
+	s->rollout.again = s->rollout.leaving = false;
 }
 
 /* ---- time ---- */
@@ -282,8 +293,9 @@ uint64_t rollout_due(const struct supervisor *s)
 
 void rollout_tick(struct supervisor *s)
 {
-	if (s->stopping || s->rollout.state == ROLLOUT_IDLE || rollout_due(s) > supervision_now_us(s))
-		return;
-	if (s->rollout.state == ROLLOUT_PROVING || s->rollout.state == ROLLOUT_TURNING)
+	if (!s->stopping && rollout_due(s) <= supervision_now_us(s) &&
+	    (s->rollout.state == ROLLOUT_PROVING || s->rollout.state == ROLLOUT_TURNING))
 		turn(s);
+	if (s->rollout.leaving)
+		look_at_leavers(s);
 }

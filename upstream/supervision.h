@@ -51,6 +51,7 @@ struct rollout {
 	uint64_t due_us;
 	unsigned failures; /* heirs lost, in a row */
 	bool again;        /* asked for once more meanwhile */
+	bool leaving;      /* all are relieved, and some of the old ones still answer what they have begun */
 };
 
 struct supervisor {
