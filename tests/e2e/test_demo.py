@@ -222,6 +222,17 @@ def test_others_in_the_process_of_a_worker_that_takes_too_long_are_served_to_the
     wait_for(lambda: len(site.workers()) == 1 and site.workers() != before, "a new worker")
 
 
+def test_what_serves_lets_event_loops_go_first_and_hands_that_to_nobody(demo):
+    assert demo.ask("GET", "/").status == 200
+
+    def policies(pid):
+        return [os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
+
+    for pid in demo.workers():
+        wait_for(lambda: policies(pid) == [os.SCHED_BATCH | os.SCHED_RESET_ON_FORK] * 2, lambda: f"the threads' policy, not {policies(pid)}")
+    assert os.sched_getscheduler(demo.front()) == os.SCHED_OTHER
+
+
 def test_workers_serve_under_load(demo):
     wrong, lock = [], threading.Lock()
 
