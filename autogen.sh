@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 build="gcc make libc6-dev autoconf automake pkgconf xz-utils libevent-dev libinih-dev libssl-dev libnghttp2-dev libcmocka-dev python3-dev"
 tests="clang libclang-rt-dev python3 python3-pytest python3-pytest-xdist python3-django python3-flask python3-pyramid python3-venv python3-websockets gunicorn python3-gunicorn curl wrk
 	openssl nghttp2-client python3-h2 python3-hyperframe python3-hpack sslscan testssl.sh chromium procps systemd mandoc"
-bench="nginx-light haproxy gnuplot-nox strace"
+bench="nginx-light haproxy gnuplot-nox strace uwsgi uwsgi-plugin-python3 apache2 libapache2-mod-wsgi-py3 passenger"
 more="valgrind clang-format clang-tidy cppcheck gcovr"
 
 as_root()

@@ -6,7 +6,8 @@
     bench.py --chart FILE.svg --json FILE   draws what was measured before
 
 FOREBAY is the program that is measured. Of the two cores the proxy has one to itself, its clients and the application servers
-share the other. Rounds of the contenders take turns, each time in another order; the first is not counted.
+share the other; in the rows of whole stacks (stack-…), which serve a WSGI application, the stack has the one with all its
+processes. Rounds of the contenders take turns, each time in another order; the first is not counted.
 """
 
 import argparse
@@ -29,6 +30,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 import chart  # noqa: E402
 import proxies  # noqa: E402
 import report  # noqa: E402
+import stacks  # noqa: E402
 from rows import ROWS  # noqa: E402
 
 SANITIZER_MARKS = (b"__asan_", b"__tsan_", b"__ubsan_", b"__gcov_")
@@ -67,19 +69,17 @@ class Bench:
     def __init__(self, options, folder, out):
         self.options, self.folder, self.out = options, folder, out
         self.stages = 0
-        self.missing = [p for p in ("nginx", "haproxy") if not proxies.find(p)]
+        self.missing = {c: c.missing() for row in ROWS for c in row.contenders}
 
     def say(self, text):
         print(text, file=self.out, flush=True)
 
     def contenders(self, row):
-        if self.options.check:
-            return [proxies.FOREBAY]
-        return [c for c in row.contenders if c.proxy not in self.missing]
+        return [c for c in row.contenders if not self.missing[c] and (c.proxy == "forebay" or not self.options.check)]
 
-    def stage(self, contender):
+    def stage(self, row, contender):
         self.stages += 1
-        return proxies.Stage(contender, self.options.programs, os.path.join(self.folder, str(self.stages)))
+        return row.stage(contender, self.options.programs, os.path.join(self.folder, str(self.stages)))
 
     def run(self, row):
         """{contender's name: [figures of a round]}"""
@@ -89,7 +89,7 @@ class Bench:
             stages = {}
             for contender in [] if row.anew else contenders:
                 with about(row, contender):
-                    stages[contender] = stack.enter_context(self.stage(contender))
+                    stages[contender] = stack.enter_context(self.stage(row, contender))
             first = 0 if row.anew or self.options.check else -1  # a proxy that has just begun has no warm round
             for number in range(first, self.rounds(row)):
                 turn = number % len(contenders)
@@ -106,22 +106,27 @@ class Bench:
         with about(row, contender):
             if stage:
                 return row.measure(stage, self.options.check)
-            with self.stage(contender) as stage:
+            with self.stage(row, contender) as stage:
                 return row.measure(stage, self.options.check)
 
     def all(self, rows):
-        versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if p not in self.missing}
+        versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if proxies.find(p)}
+        versions.update(stacks.versions())
         result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
                   "versions": versions, "compiler": os.environ.get("BENCH_COMPILER", ""), "rows": {},
-                  "failed": []}
-        for proxy in self.missing:
-            self.say(f"{proxy} is not installed: left out\n")
+                  "left out": [], "failed": []}
+        if not self.options.check:
+            self.tell_missing(rows)
         if result["machine"]["load"] > 0.5 and not self.options.check:
             self.say(f"the machine is not quiet (load {result['machine']['load']:.1f}): figures will be rough\n")
         if not self.options.check:
             self.say("Medians of the rounds, in brackets the least and the most; ÷: forebay's median over the other's.\n")
         for row in rows:
             start = time.monotonic()
+            if not self.contenders(row):
+                self.say(f"{row.name}: left out, there is no {stacks.forebay_wsgi()}")
+                result["left out"].append(row.name)
+                continue
             try:
                 rounds = self.run(row)
             except proxies.Failed as e:  # the other rows are worth having
@@ -139,15 +144,21 @@ class Bench:
         return result
 
 
+    def tell_missing(self, rows):
+        names = {c.name for row in rows for c in row.contenders if self.missing[c]}
+        if names:
+            self.say(f"not installed, left out: {', '.join(sorted(names))}\n")
+
+
 def unmeasured(row, rounds):
     """Of the table's figures, those that are no numbers. What cannot be had here is told, and no failure."""
     found = []
-    for figures in rounds["forebay"]:
-        for name in row.units:
-            if figures[name] is None:
+    for contender, done in rounds.items():
+        for name, value in ((name, figures[name]) for figures in done for name in row.units):
+            if value is None:
                 sys.stderr.write(f"bench: {row.name}: {name} cannot be had here (not root, or no strace)\n")
-            elif not math.isfinite(figures[name]):
-                found.append(f"{row.name}: {name} is {figures[name]}")
+            elif not math.isfinite(value):
+                found.append(f"{row.name}, {contender}: {name} is {value}")
     return found
 
 

@@ -62,7 +62,8 @@ def draw(result, svg):
 
 
 def title(result):
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    shown = ["forebay", *COLOURS]
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in shown if name in result["versions"])
     return f"forebay's cost ÷ theirs, less is better ({versions})"
 
 

@@ -16,10 +16,11 @@
 
 #include <arpa/inet.h>
 
-#define PER_SOURCE 4000u
-#define DEADLINE_S 600 /* far beyond any row: nothing stays behind */
+#define PER_SOURCE  4000u
+#define FIELD_BYTES 1000u /* of a form: "f=", the value, "&" */
+#define DEADLINE_S  600   /* far beyond any row: nothing stays behind */
 
-const char load_bytes[READ_BYTES] = { 'x' };
+char load_bytes[READ_BYTES] = { 'x' };
 
 /* 20 fields, some 1.2 kB, with cookies: what a page's second request looks like. */
 static const char browser_fields[] =
@@ -61,11 +62,12 @@ void load_fail(const char *what, const char *about)
 
 size_t load_write_head(const struct load *l, const char *path, uint64_t body, char *to, size_t room)
 {
-	char length[48] = "";
+	char length[128] = "";
 	int n;
 
 	if (body > 0)
-		snprintf(length, sizeof(length), "Content-Length: %" PRIu64 "\r\n", body);
+		snprintf(length, sizeof(length), "Content-Length: %" PRIu64 "\r\n%s", body,
+		    l->form ? "Content-Type: application/x-www-form-urlencoded\r\n" : "");
 	n = snprintf(to, room, "%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n", body > 0 ? "POST" : "GET", path, l->host, length,
 	    l->browser ? browser_fields : "User-Agent: load\r\nAccept: */*\r\n");
 	if (n < 0 || (size_t)n >= room)
@@ -159,11 +161,27 @@ static void set_option(struct load *l, int option, char *value)
 	case 'w':
 		l->browser = true;
 		break;
+	case 'o':
+		l->form = true;
+		break;
 	case 't':
 		l->tls = true;
 		break;
 	default:
 		exit(2);
+	}
+}
+
+/* Fields of one length, as many as the body has room for. */
+static void fill_form(const struct load *l)
+{
+	if (l->body > READ_BYTES || l->body % FIELD_BYTES != 0)
+		load_fail("--form wants --body to be a multiple of 1000, not too large", "");
+	memset(load_bytes, 'x', READ_BYTES);
+	for (size_t i = 0; i < l->body; i += FIELD_BYTES) {
+		if (i > 0)
+			load_bytes[i - 1] = '&';
+		memcpy(load_bytes + i, "f=", 2);
 	}
 }
 
@@ -177,6 +195,7 @@ static void parse_options(struct load *l, int argc, char **argv)
 		{ "body", required_argument, NULL, 'b' },
 		{ "in-flight", required_argument, NULL, 'f' },
 		{ "browser", no_argument, NULL, 'w' },
+		{ "form", no_argument, NULL, 'o' },
 		{ "tls", no_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -186,6 +205,8 @@ static void parse_options(struct load *l, int argc, char **argv)
 		set_option(l, c, optarg);
 	if (l->address.sin_port == 0 || l->in_flight < 1 || l->in_flight > IN_FLIGHT_MAX)
 		load_fail("--address is needed, and --in-flight is from 1 on", "");
+	if (l->form)
+		fill_form(l);
 	l->head_bytes = load_write_head(l, l->path, l->body, l->head, sizeof(l->head));
 }
 
@@ -210,7 +231,7 @@ int main(int argc, char **argv)
 	}
 	fputs(
 	    "usage: load rush|shake|drip|crawl --address HOST:PORT [--host NAME] [--path PATH --answer BYTES] [--body BYTES]\n"
-	    "    [--in-flight N] [--browser] [--tls]\n",
+	    "    [--in-flight N] [--browser] [--form] [--tls]\n",
 	    stderr);
 	return 2;
 }

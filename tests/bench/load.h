@@ -24,6 +24,7 @@ struct load {
 	uint64_t body;      /* bytes of each request's; above 0 makes it a POST */
 	unsigned in_flight; /* requests at once */
 	bool browser;       /* with the fields that a browser sends */
+	bool form;          /* bodies are what a browser sends of a form */
 	bool tls;
 
 	char head[4096]; /* of each request */
@@ -36,8 +37,8 @@ struct wire {
 	struct ssl_st *ssl; /* NULL: plain */
 };
 
-/* What is sent as bodies; READ_BYTES of it. */
-extern const char load_bytes[READ_BYTES];
+/* What is sent as bodies, again and again; READ_BYTES of it. */
+extern char load_bytes[READ_BYTES];
 
 uint64_t load_now_ns(void);
 

@@ -93,7 +93,7 @@ static unsigned next_connection(struct rush *r, unsigned slot)
 static void push(struct rush *r, struct slot *s)
 {
 	const struct load *l = r->load;
-	uint64_t all = l->head_bytes + l->body, body_sent, left;
+	uint64_t all = l->head_bytes + l->body, body_sent, left, from;
 	struct iovec iov[2];
 	int pieces;
 	ssize_t n;
@@ -104,8 +104,9 @@ static void push(struct rush *r, struct slot *s)
 			iov[pieces++] = (struct iovec){ (char *)l->head + s->sent, l->head_bytes - s->sent };
 		body_sent = s->sent < l->head_bytes ? 0 : s->sent - l->head_bytes;
 		left = l->body - body_sent;
+		from = l->form ? body_sent : 0; /* a form is not longer than that, other bodies are all alike */
 		if (left > 0)
-			iov[pieces++] = (struct iovec){ (char *)load_bytes, left < READ_BYTES ? (size_t)left : READ_BYTES };
+			iov[pieces++] = (struct iovec){ load_bytes + from, left < READ_BYTES ? (size_t)left : READ_BYTES };
 		n = load_wire_send(&r->wires[s->connection], iov, pieces);
 		if (n == -1 && errno == EAGAIN)
 			return;

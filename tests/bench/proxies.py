@@ -38,6 +38,10 @@ class Contender:
     name: str  # in tables
     proxy: str  # "forebay", "nginx", "haproxy"
     variant: bool = False  # nginx with its own buffers, HAProxy that splices: at an address of its own
+    ours: str = "forebay"  # the contender that it stands beside
+
+    def missing(self):
+        return not find(self.proxy)
 
 
 FOREBAY = Contender("forebay", "forebay")
@@ -87,8 +91,8 @@ def end_all():
 class Child:
     """A process in a session of its own, so that Ctrl-C reaches the bench alone. What it says goes to a file."""
 
-    def __init__(self, argv, core, errors, stdin=subprocess.DEVNULL, stdout=None, end=signal.SIGKILL):
-        self.name, self.errors, self.end = os.path.basename(argv[0]), errors, end
+    def __init__(self, argv, core, errors, stdin=subprocess.DEVNULL, stdout=None, end=signal.SIGKILL, cwd=None):
+        self.name, self.errors, self.end, self.cwd = os.path.basename(argv[0]), errors, end, cwd
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # nothing is started that LIVE does not know
         try:
             self._start(argv, core, stdin, stdout)
@@ -99,7 +103,7 @@ class Child:
     def _start(self, argv, core, stdin, stdout):
         with open(self.errors, "ab") as log:
             self.popen = subprocess.Popen(argv, stdin=stdin, stdout=stdout or log, stderr=log, start_new_session=True,
-                                          preexec_fn=lambda: at(core, self.end))
+                                          cwd=self.cwd, preexec_fn=lambda: at(core, self.end))
         self.pid = self.popen.pid
 
     def said(self):

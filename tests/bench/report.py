@@ -44,13 +44,15 @@ def aligned(lines):
 
 
 def by_contender(row, rounds):
-    """One figure: a line for each contender."""
-    (figure, unit), = row.units.items()
-    ours = figures(rounds["forebay"], figure)
-    lines = [["", f"{figure}, {unit}", "forebay ÷"]]
+    """A line for each contender, with each figure and by how much forebay's is that of it."""
+    beside = {c.name: c.ours for c in row.contenders}
+    lines = [[""] + [text for figure, unit in row.units.items() for text in (f"{figure}, {unit}".rstrip(", "), "forebay ÷")]]
     for name, done in rounds.items():
-        theirs = figures(done, figure)
-        lines.append([name, cell(theirs), "" if name == "forebay" else short(ratio(ours, theirs))])
+        ours = rounds.get(beside[name], [])
+        lines.append([name])
+        for figure in row.units:
+            theirs = figures(done, figure)
+            lines[-1] += [cell(theirs), "" if ours is done or not ours else short(ratio(figures(ours, figure), theirs))]
     return lines
 
 
@@ -68,7 +70,7 @@ def by_figure(row, rounds):
 def table(row, rounds):
     """rounds: {contender's name: [{figure: value}]}. Medians, in brackets the least and the most, and ratios of the medians."""
     out = [f"{row.name}: {row.title}"]
-    out += aligned(by_contender(row, rounds) if len(row.units) == 1 else by_figure(row, rounds))
+    out += aligned(by_contender(row, rounds) if row.by_line or len(row.units) == 1 else by_figure(row, rounds))
     out += [f"  {name}: {note}" for name, note in row.notes.items() if name in rounds]
     out += [f"  {name}: {remark}" for name, done in rounds.items() for remark in row.remarks(done)]
     return "\n".join(out)

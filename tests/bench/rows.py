@@ -1,10 +1,8 @@
-"""What is measured. A row's measure(stage, sizes) is one round with one contender: it returns figures by name, None for what
-cannot be had here."""
+"""What is measured of proxies. All rows there are, those of stack_rows.py included, are in ROWS."""
 
 import functools
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -12,33 +10,10 @@ import tempfile
 from dataclasses import dataclass, field
 
 import measure
-from proxies import FOREBAY, HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, at
 from procs import wait_for
-
-KB, MB, GB = 1000, 1000 * 1000, 1000 * 1000 * 1000
-
-
-@dataclass
-class Row:
-    name: str
-    title: str
-    units: dict  # of each figure, in the order of the table
-    contenders: tuple = (FOREBAY, NGINX, HAPROXY)
-    notes: dict = field(default_factory=dict)  # contender's name: what to know about its figures
-    rounds: int = 5
-    anew: bool = False  # each round with a proxy that has served nothing before
-    chart: dict = field(default_factory=dict)  # the figures of the chart, with their labels; the first one if none is said
-
-    def measure(self, stage, check):
-        raise NotImplementedError
-
-    def remarks(self, _rounds):
-        """What is to be known about one contender's rounds."""
-        return []
-
-    def charted(self):
-        return self.chart or {next(iter(self.units)): self.name}
-
+from proxies import HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, FOREBAY, at
+from row import GB, KB, MB, Row, within_limits
+from stack_rows import STACK_ROWS
 
 @dataclass
 class Exchange(Row):
@@ -334,11 +309,6 @@ def total_calls(text):
     return int(text.rstrip().rpartition("\n")[2].split()[3])
 
 
-def within_limits(connections):
-    """As many as the load's and the proxy's descriptors allow."""
-    return min(connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2000)
-
-
 def per(full, base, count):
     return None if full is None or base is None else (full - base) / count
 
@@ -372,4 +342,5 @@ ROWS = [
     Idle("tls-idle", "5,000 idle TLS connections", connections=5000, door="tls"),
     Streams("h2-get", "GET 1 kB over TLS by HTTP/2, 100 streams of one connection"),
     Calls("syscalls", "system calls, GET 1 kB", chart={"kept": "syscalls, kept", "fresh": "syscalls, fresh"}),
+    *STACK_ROWS,
 ]

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import xml.etree.ElementTree
 
 import pytest
@@ -14,6 +15,10 @@ from daemon import FOREBAY, PYTHON, TOP
 from procs import wait_for
 
 BENCH = os.path.join(TOP, "tests", "bench", "bench.py")
+sys.path.insert(0, os.path.dirname(BENCH))
+
+import measure  # noqa: E402
+
 PROGRAMS = os.environ.get("FOREBAY_BENCH") or os.path.join(os.path.dirname(FOREBAY), "tests", "bench")
 
 
@@ -42,6 +47,11 @@ def listed(bench):
     return [line.split()[0] for line in out.splitlines()]
 
 
+def has_wsgi():
+    """Is the worker program there that the rows with whole stacks need?"""
+    return os.path.exists(os.path.join(os.environ.get("FOREBAY_LIBEXEC") or os.path.dirname(FOREBAY), "forebay-wsgi"))
+
+
 def test_every_row_runs_and_is_written_down(bench, work):
     path = work.path("bench.json")
     popen = bench("--check", "--json", path)
@@ -50,11 +60,15 @@ def test_every_row_runs_and_is_written_down(bench, work):
     with open(path) as f:
         result = json.load(f)
     names = listed(bench)
-    assert len(names) > 10 and list(result["rows"]) == names
-    for name in names:
+    left_out = [] if has_wsgi() else [name for name in names if name.startswith("stack-")]
+    assert result["left out"] == left_out
+    assert len(names) > 17 and list(result["rows"]) == [name for name in names if name not in left_out]
+    for name, row in result["rows"].items():
         assert f"{name}: works" in out
-        figures = result["rows"][name]["rounds"]["forebay"][0]
-        assert set(result["rows"][name]["units"]) <= set(figures)
+        contenders = ["forebay 4 × 1", "forebay 2 × 4"] if name.startswith("stack-") else ["forebay"]
+        assert list(row["rounds"]) == contenders
+        for contender in contenders:
+            assert set(row["units"]) <= set(row["rounds"][contender][0])
 
 
 @pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot here")
@@ -111,3 +125,33 @@ def test_a_bench_that_is_stopped_takes_all_with_it(bench, sig):
     _, err = popen.communicate()
     assert popen.returncode == 128 + sig, err
     assert not [procs.cmdline(pid) for pid in started if procs.runs(pid)]
+
+
+SPENDER = """
+import resource, subprocess, sys, threading, time
+def spend():
+    end = time.thread_time() + 0.1
+    while time.thread_time() < end:
+        pass
+if len(sys.argv) > 1:
+    spend()
+    sys.exit()
+for _ in range(2):
+    subprocess.run([sys.executable, "-c", sys.orig_argv[2], "child"])
+thread = threading.Thread(target=spend)
+thread.start()
+thread.join()
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(u.ru_utime + u.ru_stime for u in used), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_time_of_children_and_threads_that_have_ended_is_counted():
+    with subprocess.Popen([PYTHON, "-c", SPENDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as popen:
+        used = float(popen.stdout.readline())
+        found = measure.tree_cpu_ns(popen.pid) / 1e9
+        popen.stdin.close()
+    assert used > 0.3
+    ticks = 4 * measure.TICK_NS / 1e9  # children's are cut to these, what the process did after it told is less
+    assert abs(found - used) < ticks, (found, used)
