@@ -2,6 +2,7 @@
 """forebay beside nginx and HAProxy: CPU time, memory, and how long workers are held.
 
     bench.py [--rows NAME,NAME | --rows list] [--rounds N] [--json FILE]
+                                            names of rows, or of all of a kind: proxy (which is the default), stack
     bench.py --check                        each row in small, with forebay alone: does the bench itself work?
     bench.py --chart FILE.svg --json FILE   draws what was measured before
 
@@ -32,6 +33,7 @@ import proxies  # noqa: E402
 import report  # noqa: E402
 import stacks  # noqa: E402
 from rows import ROWS  # noqa: E402
+from stack_rows import STACK_ROWS  # noqa: E402
 
 SANITIZER_MARKS = (b"__asan_", b"__tsan_", b"__ubsan_", b"__gcov_")
 OPTIMIZED_MARK = b"_chk"  # fortified calls: the build asks for them wherever the compiler optimizes, and only there
@@ -163,19 +165,19 @@ def unmeasured(row, rounds):
 
 
 def choose(names):
-    known = {row.name: row for row in ROWS}
-    if not names:
-        return ROWS
+    known = {row.name: [row] for row in ROWS}
+    known["stack"] = STACK_ROWS
+    known["proxy"] = [row for row in ROWS if row not in STACK_ROWS]
     for name in names:
         if name not in known:
             sys.exit(f"bench: no row {name}; there are: {', '.join(known)}")
-    return [known[name] for name in names]
+    return [row for name in names for row in known[name]]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", default="tests/bench", help="where the built backend and load are")
-    parser.add_argument("--rows", default="", help="names with commas between them, or list")
+    parser.add_argument("--rows", default="", help="names with commas between them, proxy, stack, or list")
     parser.add_argument("--rounds", type=int, default=0, help="that count, of each row; by default the row's own number")
     parser.add_argument("--json", help="the file that all rounds are written to")
     parser.add_argument("--check", action="store_true", help="try the bench itself, in small")
@@ -204,7 +206,7 @@ def main():
         with open(options.json) as f:
             chart.draw(json.load(f), options.chart)
         return
-    rows = choose([name for name in options.rows.split(",") if name])
+    rows = choose(options.rows.split(",") if options.rows else ["proxy", "stack"] if options.check else ["proxy"])
     forebay = proxies.find("forebay")
     why = unfit(forebay)
     if why and not options.force and not options.check:
