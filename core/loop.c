@@ -38,6 +38,32 @@ int64_t loop_wall_us(struct loop *l)
 	return l->wall_us;
 }
 
+uint64_t loop_turn(struct loop *l)
+{
+	if (!l->in_turn)
+		event_active(&l->turn_end, EV_TIMEOUT, 0);
+	l->in_turn = true;
+	return l->turn;
+}
+
+/*
+ * When nothing else is active, the next that happens is that the kernel is asked. While there is always something, it is asked once in
+ * DISPATCH_MAX callbacks: two such steps have one of these between them, wherever in the first of them somebody looked.
+ */
+static void on_turn_end(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct loop *l = ctx;
+	bool over = event_base_get_num_events(l->base, EVENT_BASE_COUNT_ACTIVE) == 0;
+
+	if (over || l->callbacks > DISPATCH_MAX) {
+		l->turn += over ? 2 : 1;
+		l->callbacks = 0;
+	}
+	l->in_turn = false;
+	if (!over)
+		(void)loop_turn(l);
+}
+
 struct loop_block {
 	struct loop_block *next;
 };
@@ -96,7 +122,8 @@ static int tick_start(struct loop *l)
 {
 	const struct timeval every = { .tv_usec = WHEEL_TICK_MS * 1000 };
 
-	if (event_assign(&l->tick, l->base, -1, EV_PERSIST, on_tick, l) == -1 || event_add(&l->tick, &every) == -1)
+	if (event_assign(&l->turn_end, l->base, -1, 0, on_turn_end, l) == -1 ||
+	    event_assign(&l->tick, l->base, -1, EV_PERSIST, on_tick, l) == -1 || event_add(&l->tick, &every) == -1)
 		return -ENOMEM;
 	return 0;
 }
@@ -201,6 +228,8 @@ void loop_free(struct loop **loop)
 		return;
 	if (l->mailbox.fd != -1)
 		(void)loop_settle(l);
+	if (event_initialized(&l->turn_end))
+		event_del(&l->turn_end);
 	if (event_initialized(&l->tick))
 		event_del(&l->tick);
 	mailbox_done(&l->mailbox);

@@ -21,8 +21,12 @@ struct loop {
 	struct event_base *base;
 	const struct clock *clock;
 	struct wheel wheel;
-	struct event tick;   /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
-	uint64_t tick_ms;    /* the last one came */
+	struct event tick;     /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
+	uint64_t tick_ms;      /* the last one came */
+	struct event turn_end; /* active behind all others, once somebody has asked for `turn` */
+	uint64_t turn;         /* see loop_has_asked */
+	uint64_t callbacks;    /* since the last step of `turn` */
+	bool in_turn;
 	bool runs;           /* inside loop_run */
 	bool clock_stale;    /* a callback has begun since it was read */
 	uint64_t mono_us;    /* as read last */
@@ -76,6 +80,7 @@ int64_t loop_wall_us(struct loop *l); /* since 1970 */
 static inline void loop_callback(struct loop *l)
 {
 	l->clock_stale = true;
+	l->callbacks++;
 }
 /* Monotonic. */
 static inline uint64_t loop_now_us(struct loop *l)
@@ -85,6 +90,18 @@ static inline uint64_t loop_now_us(struct loop *l)
 static inline uint64_t loop_now_ms(struct loop *l)
 {
 	return loop_now_us(l) / 1000;
+}
+
+/* Where the loop stands, for loop_has_asked. */
+uint64_t loop_turn(struct loop *l);
+
+/*
+ * Since then (a loop_turn) the kernel was asked for events, and whatever was one at that time has had its callback or is active. May
+ * be false when it was; always outside of loop_run.
+ */
+static inline bool loop_has_asked(const struct loop *l, uint64_t since)
+{
+	return l->runs && l->turn - since >= 2;
 }
 
 /* Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. */

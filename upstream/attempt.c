@@ -10,7 +10,6 @@
 
 #define OUT_MAX_BYTES (512u << 10) /* a rebuilt head, or a REQUEST frame's variables */
 #define IN_MAX_BYTES  (192u << 10) /* a response head or frame that is not all there yet */
-#define QUIET_US      1000         /* after a look at a link, it is not looked at again */
 
 static const unsigned may_follow[] = {
 	[STATE_CONNECTING] = TO(STATE_SENDING) | TO(STATE_DISCARDING) | TO(STATE_GONE),
@@ -194,13 +193,7 @@ static void attempt_event(void *ctx, short what)
 	attempt_settle(a);
 }
 
-/* Nothing has come since the last response: its end, of which the edge may be over, or bytes that nobody asked for. */
-static bool was_quiet(const struct link *l)
-{
-	return (l->loop && loop_now_us(l->loop) - l->emptied_us < QUIET_US) || link_is_quiet(l);
-}
-
-/* The slot's kept link, or a new one. */
+/* The slot's kept link, or a new one. What has come since its last response is its end, or bytes that nobody asked for. */
 static int attempt_take_link(struct attempt *a)
 {
 	struct slot *slot = a->slot;
@@ -208,7 +201,7 @@ static int attempt_take_link(struct attempt *a)
 	uint64_t idle_max = attempt_conf(a)->keepalive_idle_ms;
 
 	slot->link = NULL;
-	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !was_quiet(kept)))
+	if (kept && !kept->pinned && (loop_now_ms(a->loop) - kept->idle_since_ms >= idle_max || !link_is_quiet(kept)))
 		link_free(&kept);
 	if (kept) {
 		if (!kept->loop)

@@ -191,8 +191,7 @@ static void read_framed(struct attempt *a)
 	if (!in_place)
 		link_take_out(a->link);
 	n = receive(a, &iov, 1, in_place, &fd);
-	if (n > 0 && (size_t)n < asked)
-		a->link->emptied_us = loop_now_us(a->loop);
+	link_was_read(a->link, n > 0 && (size_t)n < asked);
 	if (!received(a, n))
 		return;
 	attempt_take(a, slice_of(a->loop->scratch, (size_t)n), fd);
@@ -206,7 +205,7 @@ static void read_framed(struct attempt *a)
 static void read_raw(struct attempt *a)
 {
 	struct iovec iov[PIECES + 1];
-	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), room = 0, content;
+	size_t want = (size_t)MIN(a->raw_left, READ_BYTES), room = 0, behind = 0, content;
 	int n = 0, fd;
 	ssize_t got;
 
@@ -223,9 +222,12 @@ static void read_raw(struct attempt *a)
 		room += iov[i].iov_len;
 	want = MIN(room, want);
 	if (a->into && want == a->raw_left)
-		iov[n++] = (struct iovec){ a->loop->scratch, HEAD_READ_BYTES };
+		behind = HEAD_READ_BYTES;
+	if (behind > 0)
+		iov[n++] = (struct iovec){ a->loop->scratch, behind };
 	link_take_out(a->link);
 	got = receive(a, iov, n, false, &fd);
+	link_was_read(a->link, got > 0 && (size_t)got < room + behind);
 	if (!received(a, got)) {
 		if (a->into)
 			body_commit(a->into, 0);

@@ -18,6 +18,13 @@ static void link_ended_idle(struct link *l)
 	link_free(&l);
 }
 
+static bool nothing_unread(const struct link *l)
+{
+	char byte;
+
+	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+}
+
 static void link_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
 	struct link *l = ctx;
@@ -28,7 +35,7 @@ static void link_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 		what |= EV_CLOSED;
 	if (l->event)
 		l->event(l->ctx, what);
-	else if (!link_is_quiet(l)) /* else the edge of what was read in place since */
+	else if (!nothing_unread(l)) /* else the edge of what was read in place since */
 		link_ended_idle(l);
 }
 
@@ -133,6 +140,7 @@ void link_hook(struct link *l, struct loop *loop)
 
 	assert(!l->loop);
 	l->loop = loop;
+	link_was_read(l, true); /* what is there already makes an edge as well */
 	event_assign(&l->ev, loop->base, l->fd, what, link_event, l);
 	/* Fails only without memory or with a bad descriptor; then nothing is heard and the attempt's time limit ends it. */
 	(void)event_add(&l->ev, NULL);
@@ -162,11 +170,22 @@ void link_again(struct link *l, short what)
 	event_active(&l->ev, what, 0);
 }
 
+void link_was_read(struct link *l, bool emptied)
+{
+	l->emptied = emptied;
+	l->emptied_turn = loop_turn(l->loop);
+}
+
+/* Whatever comes to an emptied link is an edge, which the loop was told of by now: it was heard, or waits to be. */
+static bool no_edge_since(const struct link *l)
+{
+	return l->emptied && l->loop && loop_has_asked(l->loop, l->emptied_turn) &&
+	       !(l->ev.ev_evcallback.evcb_flags & EVLIST_ACTIVE);
+}
+
 bool link_is_quiet(const struct link *l)
 {
-	char byte;
-
-	return recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+	return no_edge_since(l) || nothing_unread(l);
 }
 
 bool link_is_dead(const struct link *l)

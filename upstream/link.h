@@ -27,7 +27,7 @@ struct link {
 	void (*event)(void *ctx, short what);
 	void *ctx;
 	uint64_t idle_since_ms;
-	uint64_t emptied_us; /* when a read last got all there was */
+	uint64_t emptied_turn; /* loop_turn() of the last read */
 	/*
 	 * A blocking worker that has answered sleeps in recv() on this connection, and taking the answer out of a Unix socket wakes it for
 	 * nothing: the kernel tells of free room whoever waits. So short answers are read in place, and taken out several at once behind a
@@ -35,6 +35,7 @@ struct link {
 	 */
 	uint32_t peeked;         /* bytes that were read and still lie in the socket */
 	uint32_t peeked_answers; /* in so many reads: what an answer takes up there may be far more than its bytes */
+	bool emptied;            /* by the last read, or it was hooked since */
 	bool peeks;              /* the next answer is read so */
 	bool can_peek;           /* SO_PEEK_OFF is set: a look at what comes looks behind what was peeked */
 	bool want_write;
@@ -71,7 +72,13 @@ void link_want_write(struct link *l, bool want);
 /* Tells its user again, from the loop: for one that stopped reading before the end. */
 void link_again(struct link *l, short what);
 
-/* Nothing is there that was not read yet, neither bytes nor the end. Asks the kernel. */
+/* A read has left nothing behind (`emptied`), or perhaps something. */
+void link_was_read(struct link *l, bool emptied);
+
+/*
+ * Nothing is there that was not read yet, neither bytes nor the end. Asks the kernel, unless the loop has done so since the link was
+ * emptied and has no event of it: then this is how it was when the turn began.
+ */
 bool link_is_quiet(const struct link *l);
 
 /* The peer has closed both ways, or died: nobody will read what was sent and not read yet. Asks the kernel. */
