@@ -169,6 +169,21 @@ static const struct crowd_acts crowd_acts = {
 
 /* ---- events ---- */
 
+/*
+ * The answers of one turn go out together: what is active already may bring more of them, and a batch costs much the same whatever its
+ * size. Once only, so that there is an end to waiting. May free c.
+ */
+static void flush_behind_others(struct http2_client *c)
+{
+	if (!c->behind && event_base_get_num_events(http2_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > 0) {
+		c->behind = true;
+		http2_kick(c);
+		return;
+	}
+	c->behind = false;
+	(void)http2_flush(c);
+}
+
 static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 {
 	struct http2_client *c = ctx;
@@ -188,7 +203,7 @@ static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 		return;
 	if (what & EV_WRITE) {
 		c->stuck = false;
-		(void)http2_flush(c);
+		flush_behind_others(c);
 	}
 }
 

@@ -106,6 +106,7 @@ struct http2_client {
 	bool stuck;         /* the socket takes no more just now */
 	bool starved;
 	bool windows_changed;   /* by SETTINGS whose consequences are still to be sent */
+	bool behind;            /* the next flush waits already for what else is active */
 	unsigned continuations; /* of the field block that is coming */
 	bool readable, drained, peer_closed, broken;
 	union peer peer;
