@@ -186,13 +186,12 @@ int body_new(struct loop *loop, const struct body_options *o, struct body **ret)
 		lease_give(&loop->lease, sizeof(*b));
 		return -ENOMEM;
 	}
-	*b = (struct body){
-		.loop = loop,
-		.options = *o,
-		.charged = sizeof(*b),
-		.own_fd = -1,
-		.news_mail = { .deliver = on_news_mail },
-	};
+	memset(b, 0, offsetof(struct body, write.iov));
+	b->loop = loop;
+	b->options = *o;
+	b->charged = sizeof(*b);
+	b->own_fd = -1;
+	b->news_mail.deliver = on_news_mail;
 	TAILQ_INIT(&b->segments);
 	TAILQ_INIT(&b->reserve);
 	*ret = b;

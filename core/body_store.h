@@ -56,7 +56,6 @@ enum body_news {
 /* One write is under way at most, and one read: so the jobs lie here and cost nothing when memory is short. */
 struct body_write {
 	struct spool_job job;
-	struct iovec iov[BODY_WRITE_PIECES];
 	bool busy;
 	struct segment *first, *last; /* what is written; before `first`: `into` */
 	struct segment *into;         /* a segment with an extent that has room for these; NULL: `extent` is new */
@@ -64,6 +63,7 @@ struct body_write {
 	struct segment *copied; /* from its extent to the own file, instead of all that */
 	bool own;               /* to the own file */
 	uint64_t bytes;
+	struct iovec iov[BODY_WRITE_PIECES]; /* of the job */
 };
 
 struct body_read {
@@ -97,8 +97,9 @@ struct body {
 	unsigned news; /* enum body_news */
 	bool news_posted, telling;
 	struct mail news_mail;
-	struct body_write write;
 	struct body_read read;
+	struct body_write
+	    write; /* its `iov` has no meaning before the first write: most bodies have none, and do not clear it */
 };
 
 /* Charges and gives back. */

@@ -117,7 +117,9 @@ static void sender_next(struct sender *s, struct next *next)
 {
 	size_t max = s->chunked && s->chunk_left > 0 ? (size_t)MIN(s->chunk_left, STEP_BYTES) : STEP_BYTES;
 
-	*next = (struct next){ .what = BODY_END };
+	next->what = BODY_END;
+	next->n = 0;
+	next->bytes = 0;
 	if (!s->body || s->ended)
 		return;
 	next->what = body_peek(&s->cursor, max, next->iov + 1, PIECES, &next->n, &next->file);

@@ -28,8 +28,19 @@ static nghttp2_nv pair(struct slice name, struct slice value)
 		.flags = NGHTTP2_NV_FLAG_NONE };
 }
 
+/* A name that we know by its id lies in lower case where it stays. */
+static nghttp2_nv field_pair(const struct head *h, unsigned i)
+{
+	enum field_id id = h->fields[i].id;
+	nghttp2_nv nv = pair(id == FIELD_OTHER ? head_name(h, i) : field_id_name(id), head_value(h, i));
+
+	if (id != FIELD_OTHER)
+		nv.flags |= NGHTTP2_NV_FLAG_NO_COPY_NAME;
+	return nv;
+}
+
 /*
- * The library copies all text, and makes names lower-case. `names` has room for one more than there are fields. What accepts an upgrade has
+ * The library copies all other text, and makes names lower-case. `names` has room for one more than there are fields. What accepts an upgrade has
  * no meaning in the 200 that opens a tunnel (RFC 8441, 5).
  */
 static size_t fill_names(const struct head *h, unsigned status, char digits[static 3], nghttp2_nv *names)
@@ -38,11 +49,12 @@ static size_t fill_names(const struct head *h, unsigned status, char digits[stat
 
 	for (unsigned i = 0, rest = status; i < 3; i++, rest /= 10)
 		digits[2 - i] = (char)('0' + rest % 10);
-	names[n++] = pair(SLICE(":status"), slice_of(digits, 3));
+	names[n] = pair(SLICE(":status"), slice_of(digits, 3));
+	names[n++].flags |= NGHTTP2_NV_FLAG_NO_COPY_NAME;
 	for (unsigned i = 0; i < h->field_count; i++) {
 		if (h->status == 101 && slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Accept")))
 			continue;
-		names[n] = pair(head_name(h, i), head_value(h, i));
+		names[n] = field_pair(h, i);
 		/* No two are the same: in the peer's table it would only be in the way, and make looking things up there long. */
 		if (h->fields[i].id == FIELD_X_REQUEST_ID)
 			names[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;

@@ -112,6 +112,13 @@ struct build {
 
 static_assert(FIELD_ID_COUNT <= 64, "build.ids");
 
+/* Its room is large, and is not cleared. */
+static void build_init(struct build *b, struct head *out, struct buf *wire)
+{
+	b->out = out;
+	b->wire = wire;
+}
+
 static void build_start(struct build *b, const struct head *in, size_t own_bytes)
 {
 	size_t fields = in->field_count + OWN_FIELDS, bytes = in->text_len + own_bytes;
@@ -570,15 +577,17 @@ static int build_request(struct build *b, const struct head *in, const struct fo
 
 int forward_request_head(const struct head *in, const struct forward_request *r, struct head *ret)
 {
-	struct build b = { .out = ret };
+	struct build b;
 
+	build_init(&b, ret, NULL);
 	return build_request(&b, in, r);
 }
 
 int forward_request_wire(const struct head *in, const struct forward_request *r, struct buf *out)
 {
-	struct build b = { .wire = out };
+	struct build b;
 
+	build_init(&b, NULL, out);
 	return build_request(&b, in, r);
 }
 
@@ -656,14 +665,16 @@ static int build_response(struct build *b, const struct head *in, const struct f
 
 int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret)
 {
-	struct build b = { .out = ret };
+	struct build b;
 
+	build_init(&b, ret, NULL);
 	return build_response(&b, in, r);
 }
 
 int forward_response_wire(const struct head *in, const struct forward_response *r, struct buf *out)
 {
-	struct build b = { .wire = out };
+	struct build b;
 
+	build_init(&b, NULL, out);
 	return build_response(&b, in, r);
 }
