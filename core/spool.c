@@ -396,8 +396,8 @@ void spool_submit(struct spool *s, struct spool_job *job)
 	*s->last = job;
 	s->last = &job->next;
 	s->jobs++;
-	pthread_cond_signal(&s->work);
 	pthread_mutex_unlock(&s->queue_lock);
+	pthread_cond_signal(&s->work); /* not before: who is woken wants the lock */
 }
 
 /* Extents */
@@ -423,8 +423,8 @@ static void wake_to_reclaim(struct spool *s)
 {
 	pthread_mutex_lock(&s->queue_lock);
 	s->reclaiming = true;
-	pthread_cond_signal(&s->work);
 	pthread_mutex_unlock(&s->queue_lock);
+	pthread_cond_signal(&s->work);
 }
 
 void spool_extent_give(struct spool *s, const struct extent *e, bool handed_out)
@@ -464,8 +464,8 @@ static void close_later(struct spool *s, int *fd, bool own, uint64_t charged_byt
 	pthread_mutex_lock(&s->queue_lock);
 	c->next = s->closings;
 	s->closings = c;
-	pthread_cond_signal(&s->work);
 	pthread_mutex_unlock(&s->queue_lock);
+	pthread_cond_signal(&s->work);
 }
 
 void spool_file_give(struct spool *s, int *fd, uint64_t charged_bytes)
