@@ -9,15 +9,12 @@
  * The input is a script of readable bytes. The first says how the front is set up (enum setup, from '@' on), then come steps: '~', a
  * letter (run_step), a digit for whose turn it is, and bytes up to the next '~'.
  */
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/spool.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/server.h"
+#include "tests/fuzz/rig.h"
 #include "tests/fuzz/transcript.h"
 #include "upstream/link.h"
 
@@ -28,8 +25,6 @@
 #define FILL_BYTES  (16u << 10)
 #define TIMES_MAX   100  /* moves of the clock, an input */
 #define ENDS_MAX    2000 /* an input of pipelined requests, each tried three times */
-#define PASSES_MAX  20000
-#define MEMORY      (64u << 20)
 #define MEMORY_LOW  (96u << 10)
 
 enum setup { SETUP_STRICT = 1, SETUP_FULL_DISK = 2, SETUP_LOW = 4, SETUP_TRUSTED = 8 };
@@ -75,10 +70,7 @@ struct worker {
 
 static struct fixture {
 	/* for all inputs */
-	struct clock_test clock;
-	struct budget budget;
-	struct loop *loop;
-	int epoll;               /* the loop's */
+	struct rig rig;
 	struct spool *spools[2]; /* the second takes next to nothing */
 	struct conf *confs[2];   /* the second trusts its clients */
 	struct access_log *access[2];
@@ -130,41 +122,11 @@ static void log_checked(void *ctx UNUSED, enum log_level level UNUSED, struct sl
 
 /* ---- the loop, until it rests ---- */
 
-static bool is_ready(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, 0) > 0;
-}
-
-/* What spool threads have in hand comes by itself. */
-static void await_mail(void)
-{
-	struct pollfd p = { .fd = fx.loop->mailbox.fd, .events = POLLIN };
-
-	/* The fuzzer's own alarm interrupts; its time limit is the one that counts. */
-	while (fx.loop->awaited > 0 && poll(&p, 1, -1) == -1)
-		must(errno == EINTR);
-}
-
-static void turn(void)
-{
-	unsigned passes = 0;
-
-	do {
-		must(++passes < PASSES_MAX); /* it never spins */
-		event_base_loop(fx.loop->base, EVLOOP_NONBLOCK);
-		await_mail();
-	} while (fx.loop->awaited > 0 || event_base_get_num_events(fx.loop->base, EVENT_BASE_COUNT_ACTIVE) > 0 ||
-	         is_ready(fx.epoll));
-}
-
 static void pump(void);
 
 static void pass_time(uint64_t ms)
 {
-	clock_test_advance(&fx.clock, ms * 1000);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	rig_pass_time(&fx.rig, ms * 1000);
 	pump();
 }
 
@@ -346,7 +308,7 @@ static void pump(void)
 	bool any = true;
 
 	while (any) {
-		turn();
+		rig_turn(&fx.rig);
 		any = false;
 		any |= !fx.deaf && accept_workers();
 		for (size_t i = 0; i < fx.worker_count; i++)
@@ -729,7 +691,7 @@ static void end_clients(void)
 		client_closes(&fx.clients[i]);
 	}
 	pump();
-	for (int i = 0; i < 4 && !(pools_rest() && fx.loop->wheel.count == 1); i++)
+	for (int i = 0; i < 4 && !(pools_rest() && fx.rig.loop->wheel.count == 1); i++)
 		pass_time(20100);
 }
 
@@ -771,14 +733,14 @@ static void check_given_back(void)
 	pump();
 	must(fx.drained);
 	server_free(&fx.server);
-	must(fx.loop->wheel.count == 0);
+	must(fx.rig.loop->wheel.count == 0);
 	for (enum pool_name p = 0; p < POOL_COUNT; p++)
 		pool_free(&fx.pools[p]);
 	guard_free(&fx.guard);
 	route_table_free(&fx.routes);
 	must(atomic_load(&fx.conf->refs) == 1);
-	must(fx.loop->lease.used == 0);
-	spool_figures(fx.loop->spool, &s);
+	must(fx.rig.loop->lease.used == 0);
+	spool_figures(fx.rig.loop->spool, &s);
 	must(s.extents == 0 && s.jobs == 0);
 }
 
@@ -815,13 +777,12 @@ static void set_clock(void)
 {
 	const uint64_t turn_us = (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS * 1000;
 
-	clock_test_advance(&fx.clock, turn_us - (fx.clock.mono_us - 12345) % turn_us);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	rig_pass_time(&fx.rig, turn_us - (fx.rig.clock.mono_us - 12345) % turn_us);
 }
 
 static void begin(unsigned setup)
 {
-	struct server_options o = { .loop = fx.loop, .pools = fx.pools, .id_seed = 0xf0123456789abcde };
+	struct server_options o = { .loop = fx.rig.loop, .pools = fx.pools, .id_seed = 0xf0123456789abcde };
 	unsigned door = (setup & SETUP_STRICT) ? 1 : 0;
 	int fd = dup(fx.doors[door]);
 
@@ -832,33 +793,19 @@ static void begin(unsigned setup)
 	fx.deaf = fx.hasty = fx.draining = fx.drained = false;
 	memset(fx.named, 0, sizeof(fx.named));
 	set_clock();
-	lease_done(&fx.loop->lease);
-	budget_init(&fx.budget, (setup & SETUP_LOW) ? MEMORY_LOW : MEMORY);
-	lease_init(&fx.loop->lease, &fx.budget);
-	fx.loop->spool = fx.spools[(setup & SETUP_FULL_DISK) ? 1 : 0];
+	rig_set_memory(&fx.rig, setup & SETUP_LOW ? MEMORY_LOW : RIG_MEMORY);
+	fx.rig.loop->spool = fx.spools[(setup & SETUP_FULL_DISK) ? 1 : 0];
 	fx.conf = fx.confs[(setup & SETUP_TRUSTED) ? 1 : 0];
 	must(route_table_new(fx.conf, &fx.routes) == 0);
 	must(guard_new((setup & SETUP_LOW) ? 4 : CLIENTS_MAX, &fx.guard) == 0);
 	for (enum pool_name p = 0; p < POOL_COUNT; p++)
-		must(pool_new(&fx.conf->pools[p], &link_pool_links, &fx.clock.clock, &fx.pools[p]) == 0);
+		must(pool_new(&fx.conf->pools[p], &link_pool_links, &fx.rig.clock.clock, &fx.pools[p]) == 0);
 	o.conf = fx.conf;
 	o.routes = fx.routes;
 	o.access = fx.access[(setup & SETUP_TRUSTED) ? 1 : 0];
 	o.guard = fx.guard;
 	must(server_new(&o, &fx.server) == 0);
 	must(server_listen(fx.server, listen_conf(), &listen_conf()->addresses[0], &fd) == 0);
-}
-
-/* A socket with a name that the kernel makes and that no folder shows. */
-static int listening(struct sockaddr_un *ret_name, socklen_t *ret_len)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	*ret_name = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	*ret_len = sizeof(*ret_name);
-	must(fd != -1 && bind(fd, (const void *)ret_name, sizeof(sa_family_t)) == 0 && listen(fd, 128) == 0);
-	must(getsockname(fd, (void *)ret_name, ret_len) == 0);
-	return fd;
 }
 
 static struct conf *parse_conf(const char *more)
@@ -877,29 +824,12 @@ static struct conf *parse_conf(const char *more)
 	return c;
 }
 
-/* libevent keeps it to itself: it is the loop's only one. */
-static int find_epoll(void)
-{
-	char path[64], to[64];
-
-	for (int fd = 0; fd < 1024; fd++) {
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		n = readlink(path, to, sizeof(to));
-		if (n > 0 && slice_eq(slice_of(to, (size_t)n), SLICE("anon_inode:[eventpoll]")))
-			return fd;
-	}
-	return -1;
-}
-
 static void make_spools(void)
 {
-	const char *dir = getenv("TMPDIR");
 	struct spool_options o = { .limit_bytes = 16u << 20, .own_file_bytes = 8u << 20, .own_files_max = 4, .threads = 1 };
 
-	o.dir_fd = open(dir ? dir : "/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	must(o.dir_fd != -1 && spool_new(&o, &fx.spools[0]) == 0);
+	o.dir_fd = rig_folder();
+	must(spool_new(&o, &fx.spools[0]) == 0);
 	o.limit_bytes = 2 * SPOOL_EXTENT_BYTES;
 	must(spool_new(&o, &fx.spools[1]) == 0);
 }
@@ -911,14 +841,14 @@ static void make_confs(void)
 	fx.confs[0] = parse_conf("");
 	fx.confs[1] = parse_conf("[forebay]\ntrusted = unix\n");
 	for (enum pool_name p = 0; p < POOL_COUNT; p++) {
-		fx.sockets[p] = listening(&fx.socket_names[p], &len);
+		fx.sockets[p] = rig_listen(&fx.socket_names[p], &len);
 		for (int i = 0; i < 2; i++) {
 			fx.confs[i]->pools[p].sockets[0].addr.un = fx.socket_names[p];
 			fx.confs[i]->pools[p].sockets[0].len = len;
 		}
 	}
 	for (int i = 0; i < 2; i++)
-		fx.doors[i] = listening(&fx.door_names[i], &fx.door_lens[i]);
+		fx.doors[i] = rig_listen(&fx.door_names[i], &fx.door_lens[i]);
 	must(access_log_new(NULL, ACCESS_TIMING, &fx.access[0]) == 0);
 	must(access_log_new(NULL, ACCESS_JSON, &fx.access[1]) == 0);
 }
@@ -926,28 +856,11 @@ static void make_confs(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc UNUSED, char ***argv UNUSED)
 {
-	(void)signal(SIGPIPE, SIG_IGN);
 	log_setup("fuzz", LOG_LEVEL_DEBUG, log_checked, NULL);
-	clock_test_init(&fx.clock);
-	budget_init(&fx.budget, MEMORY);
-	must(loop_new(0, &fx.clock.clock, &fx.budget, NULL, &fx.loop) == 0);
-	fx.epoll = find_epoll();
-	must(fx.epoll != -1);
+	rig_init(&fx.rig);
 	make_spools();
 	make_confs();
 	return 0;
-}
-
-/* A descriptor that is not given back moves the lowest free one; the spool and libc may keep a few. */
-static void check_descriptors(void)
-{
-	static int lowest;
-	int fd = dup(fx.epoll);
-
-	must(fd != -1);
-	close(fd);
-	lowest = lowest ? lowest : fd;
-	must(fd <= lowest + 4);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -958,6 +871,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	begin(data[0] - (unsigned)'@');
 	run(slice_of((const char *)data + 1, size - 1));
 	end();
-	check_descriptors();
+	rig_check_descriptors(&fx.rig);
 	return 0;
 }

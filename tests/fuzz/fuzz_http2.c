@@ -7,18 +7,15 @@
  *
  * The input: a byte of setup, then steps of a letter (run_step), an argument, a length (both bytes) and so many bytes.
  */
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "core/spool.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/http2_client.h"
 #include "proxy/client/server.h"
 #include "proxy/client/websocket.h"
+#include "tests/fuzz/rig.h"
 #include "tests/fuzz/transcript.h"
 #include "upstream/link.h"
 
@@ -26,8 +23,6 @@
 #define STREAMS_MAX 256 /* that are looked at */
 #define FRAME_MAX   (16u << 10)
 #define STEPS_MAX   200
-#define PASSES_MAX  20000
-#define MEMORY      (64u << 20)
 #define MEMORY_LOW  (256u << 10)
 
 enum setup { SETUP_LOW = 1, SETUP_STRICT = 2, SETUP_SILENT = 4 };
@@ -51,10 +46,7 @@ struct worker {
 
 static struct fixture {
 	/* for all inputs */
-	struct clock_test clock;
-	struct budget budget;
-	struct loop *loop;
-	int epoll;
+	struct rig rig;
 	struct spool *spool;
 	struct conf *conf;
 	int doors[2], socket;
@@ -88,33 +80,6 @@ static void log_nothing(void *ctx UNUSED, enum log_level level UNUSED, struct sl
 }
 
 /* ---- the loop, until it rests ---- */
-
-static bool is_ready(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, 0) > 0;
-}
-
-static void await_mail(void)
-{
-	struct pollfd p = { .fd = fx.loop->mailbox.fd, .events = POLLIN };
-
-	while (fx.loop->awaited > 0 && poll(&p, 1, -1) == -1)
-		must(errno == EINTR);
-}
-
-static void turn(void)
-{
-	unsigned passes = 0;
-
-	do {
-		must(++passes < PASSES_MAX);
-		event_base_loop(fx.loop->base, EVLOOP_NONBLOCK);
-		await_mail();
-	} while (fx.loop->awaited > 0 || event_base_get_num_events(fx.loop->base, EVENT_BASE_COUNT_ACTIVE) > 0 ||
-	         is_ready(fx.epoll));
-}
 
 /* ---- what the client gets ---- */
 
@@ -233,7 +198,7 @@ static void pump(void)
 	bool any = true;
 
 	while (any) {
-		turn();
+		rig_turn(&fx.rig);
 		any = client_reads();
 		while (accept_worker())
 			any = true;
@@ -244,8 +209,7 @@ static void pump(void)
 
 static void pass_time(uint64_t ms)
 {
-	clock_test_advance(&fx.clock, ms * 1000);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	rig_pass_time(&fx.rig, ms * 1000);
 	pump();
 }
 
@@ -468,19 +432,19 @@ static void end(void)
 	}
 	client_closes();
 	pump();
-	for (int i = 0; i < 4 && !(pool_rests() && fx.loop->wheel.count == 1); i++)
+	for (int i = 0; i < 4 && !(pool_rests() && fx.rig.loop->wheel.count == 1); i++)
 		pass_time(20100);
 	must(pool_rests() && guard_connections(fx.guard) == 0);
 	drain();
 	pump();
 	must(fx.drained);
 	server_free(&fx.server);
-	must(fx.loop->wheel.count == 0);
+	must(fx.rig.loop->wheel.count == 0);
 	pool_free(&fx.pool);
 	guard_free(&fx.guard);
 	route_table_free(&fx.routes);
 	must(atomic_load(&fx.conf->refs) == 1);
-	must(fx.loop->lease.used == 0);
+	must(fx.rig.loop->lease.used == 0);
 	spool_figures(fx.spool, &s);
 	must(s.extents == 0 && s.jobs == 0);
 	for (size_t i = 0; i < fx.worker_count; i++)
@@ -492,7 +456,7 @@ static void end(void)
 
 static void begin(unsigned setup)
 {
-	struct server_options o = { .loop = fx.loop, .pools = &fx.pool, .conf = fx.conf, .id_seed = 1 };
+	struct server_options o = { .loop = fx.rig.loop, .pools = &fx.pool, .conf = fx.conf, .id_seed = 1 };
 	unsigned door = setup & SETUP_STRICT ? 1 : 0;
 	int fd = dup(fx.doors[door]);
 
@@ -502,12 +466,10 @@ static void begin(unsigned setup)
 	fx.at = fx.frames = 0;
 	memset(fx.stream_ended, 0, sizeof(fx.stream_ended));
 	buf_init(&fx.in, 64u << 20);
-	lease_done(&fx.loop->lease);
-	budget_init(&fx.budget, setup & SETUP_LOW ? MEMORY_LOW : MEMORY);
-	lease_init(&fx.loop->lease, &fx.budget);
+	rig_set_memory(&fx.rig, setup & SETUP_LOW ? MEMORY_LOW : RIG_MEMORY);
 	must(route_table_new(fx.conf, &fx.routes) == 0);
 	must(guard_new(4, &fx.guard) == 0);
-	must(pool_new(&fx.conf->pools[0], &link_pool_links, &fx.clock.clock, &fx.pool) == 0);
+	must(pool_new(&fx.conf->pools[0], &link_pool_links, &fx.rig.clock.clock, &fx.pool) == 0);
 	o.routes = fx.routes;
 	o.guard = fx.guard;
 	must(server_new(&o, &fx.server) == 0);
@@ -517,17 +479,6 @@ static void begin(unsigned setup)
 	if (!(setup & SETUP_SILENT))
 		client_says(SLICE(HTTP2_PREFACE "\0\0\0\4\0\0\0\0\0"));
 	pump();
-}
-
-static int listening(struct sockaddr_un *ret_name, socklen_t *ret_len)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	*ret_name = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	*ret_len = sizeof(*ret_name);
-	must(fd != -1 && bind(fd, (const void *)ret_name, sizeof(sa_family_t)) == 0 && listen(fd, 128) == 0);
-	must(getsockname(fd, (void *)ret_name, ret_len) == 0);
-	return fd;
 }
 
 static void make_conf(void)
@@ -541,58 +492,25 @@ static void make_conf(void)
 		fprintf(stderr, "%.*s", (int)errors.len, errors.ptr);
 	must(fx.conf);
 	buf_done(&errors);
-	fx.socket = listening(&name, &len);
+	fx.socket = rig_listen(&name, &len);
 	fx.conf->pools[0].sockets[0].addr.un = name;
 	fx.conf->pools[0].sockets[0].len = len;
 	for (int i = 0; i < 2; i++)
-		fx.doors[i] = listening(&fx.door_names[i], &fx.door_lens[i]);
-}
-
-static int find_epoll(void)
-{
-	char path[64], to[64];
-
-	for (int fd = 0; fd < 1024; fd++) {
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		n = readlink(path, to, sizeof(to));
-		if (n > 0 && slice_eq(slice_of(to, (size_t)n), SLICE("anon_inode:[eventpoll]")))
-			return fd;
-	}
-	return -1;
+		fx.doors[i] = rig_listen(&fx.door_names[i], &fx.door_lens[i]);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc UNUSED, char ***argv UNUSED)
 {
-	const char *dir = getenv("TMPDIR");
 	struct spool_options o = { .limit_bytes = 16u << 20, .own_file_bytes = 8u << 20, .own_files_max = 4, .threads = 1 };
 
-	(void)signal(SIGPIPE, SIG_IGN);
 	log_setup("fuzz", LOG_LEVEL_ERROR, log_nothing, NULL);
-	clock_test_init(&fx.clock);
-	budget_init(&fx.budget, MEMORY);
-	must(loop_new(0, &fx.clock.clock, &fx.budget, NULL, &fx.loop) == 0);
-	fx.epoll = find_epoll();
-	must(fx.epoll != -1);
-	o.dir_fd = open(dir ? dir : "/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	must(o.dir_fd != -1 && spool_new(&o, &fx.spool) == 0);
-	fx.loop->spool = fx.spool;
+	rig_init(&fx.rig);
+	o.dir_fd = rig_folder();
+	must(spool_new(&o, &fx.spool) == 0);
+	fx.rig.loop->spool = fx.spool;
 	make_conf();
 	return 0;
-}
-
-/* A descriptor that is not given back moves the lowest free one. */
-static void check_descriptors(void)
-{
-	static int lowest;
-	int fd = dup(fx.epoll);
-
-	must(fd != -1);
-	close(fd);
-	lowest = lowest ? lowest : fd;
-	must(fd <= lowest + 4);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -603,6 +521,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	begin(data[0] & 7);
 	run(data + 1, size - 1);
 	end();
-	check_descriptors();
+	rig_check_descriptors(&fx.rig);
 	return 0;
 }
