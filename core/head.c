@@ -263,26 +263,6 @@ int head_add_spans(struct head *h, struct span name, struct span value)
 	return 0;
 }
 
-int head_copy(struct head *to, const struct head *from)
-{
-	struct head copy = *from;
-	int err;
-
-	copy.fields = NULL;
-	copy.text = NULL;
-	copy.field_count = copy.field_size = 0;
-	copy.text_len = copy.text_size = 0;
-	err = move_to_block(&copy, from->text_len, from->field_count);
-	if (err)
-		return err;
-	put(&copy, (struct slice){ from->text, from->text_len });
-	if (from->field_count)
-		memcpy(copy.fields, from->fields, from->field_count * sizeof(struct field));
-	copy.field_count = from->field_count;
-	*to = copy;
-	return 0;
-}
-
 static_assert(FIELD_ID_COUNT <= 64, "head.ids");
 
 int head_find(const struct head *h, enum field_id id, unsigned from)
@@ -325,11 +305,6 @@ enum method method_from(struct slice text)
 		if (slice_eq(text, methods[m].name))
 			return m;
 	return METHOD_OTHER;
-}
-
-struct slice method_name(enum method m)
-{
-	return methods[m].name;
 }
 
 /*

@@ -9,7 +9,7 @@
 #include "core/slice.h"
 
 enum method {
-	METHOD_OTHER, /* any other token: head_method_text() has it */
+	METHOD_OTHER, /* any other token: method_text has it */
 	METHOD_GET,
 	METHOD_HEAD,
 	METHOD_POST,
@@ -113,9 +113,6 @@ MUST_USE int head_add_id(struct head *h, enum field_id id, struct slice name, st
 /* A field whose text is in the head already. */
 MUST_USE int head_add_spans(struct head *h, struct span name, struct span value);
 
-/* A deep copy into an empty head, as compact as can be. */
-MUST_USE int head_copy(struct head *to, const struct head *from);
-
 static inline struct slice head_text(const struct head *h, struct span s)
 {
 	return (struct slice){ s.len ? h->text + s.at : "", s.len };
@@ -141,9 +138,6 @@ bool head_has_element(const struct head *h, enum field_id id, struct slice eleme
 /* Idempotent by RFC 9110, 9.2.2. METHOD_OTHER is not. */
 bool method_is_idempotent(enum method m);
 enum method method_from(struct slice text);
-
-/* "" for METHOD_OTHER. */
-struct slice method_name(enum method m);
 
 /* The id of a field name, in any case. The name is a token: of another text it may say anything. */
 enum field_id field_id_from(struct slice name);

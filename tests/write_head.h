@@ -15,8 +15,7 @@ static inline void write_fields(const struct head *h, struct buf *out)
 
 static inline void write_request(const struct head *h, struct buf *out)
 {
-	http1_write_request_line(
-	    out, h->method_text.len ? head_text(h, h->method_text) : method_name(h->method), head_text(h, h->target), NULL);
+	http1_write_request_line(out, head_text(h, h->method_text), head_text(h, h->target), NULL);
 	write_fields(h, out);
 }
 

@@ -457,7 +457,7 @@ static void a_head_made_by_hand_is_written(void **state UNUSED)
 
 	head_init(&h);
 	buf_init(&out, 100);
-	h.method = METHOD_PUT;
+	assert_int_equal(head_put(&h, SLICE("PUT"), &h.method_text), 0);
 	assert_int_equal(head_put(&h, SLICE("/x"), &h.target), 0);
 	assert_int_equal(head_add(&h, SLICE("Host"), SLICE("a")), 0);
 	write_request(&h, &out);
