@@ -18,9 +18,12 @@ void buf_init_in(struct buf *b, char *first, size_t first_bytes, size_t max)
 
 void buf_borrow(struct buf *b, struct slice bytes, size_t max)
 {
-	*b = (struct buf){
-		.ptr = (char *)(uintptr_t)bytes.ptr, .len = bytes.len, .size = bytes.len, .max = max, .lent = true, .borrowed = true
-	};
+	*b = (struct buf){ .ptr = (char *)(uintptr_t)bytes.ptr,
+		.len = bytes.len,
+		.size = bytes.len,
+		.max = max,
+		.lent = true,
+		.borrowed = true };
 }
 
 void buf_done(struct buf *b)

@@ -25,7 +25,7 @@ struct server_options {
 	struct access_log *access; /* NULL: off */
 	struct guard *guard;
 	struct tls_shop *tls;
-	uint64_t id_seed; /* random; request ids are made of it, the thread and a count */
+	uint64_t id_seed;                             /* random; request ids are made of it, the thread and a count */
 	void (*poison)(void *ctx, struct poison **p); /* takes a request that is to be kept for study; NULL: nobody does */
 	void *poison_ctx;
 };
