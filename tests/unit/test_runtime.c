@@ -45,6 +45,17 @@ static void serve_wait(struct worker_request *r)
 	serve_ok(r);
 }
 
+/* Begins when the test says so. */
+static void serve_late(struct worker_request *r)
+{
+	sem_post(&stage.inside);
+	sem_wait(&stage.go);
+	worker_begin(r);
+	sem_post(&stage.inside);
+	sem_wait(&stage.go);
+	serve_ok(r);
+}
+
 static void serve_gone(struct worker_request *r)
 {
 	sem_post(&stage.inside);
@@ -197,6 +208,7 @@ static const struct {
 } pages[] = {
 	{ "/ok", serve_ok },
 	{ "/wait", serve_wait },
+	{ "/late", serve_late },
 	{ "/gone", serve_gone },
 	{ "/body", serve_body },
 	{ "/nothing", serve_nothing },
@@ -221,6 +233,8 @@ static void app_serve(void *ctx UNUSED, struct worker_request *r)
 }
 
 static const struct worker_app app = { .name = "test", .serve = app_serve };
+
+static const struct worker_app late_app = { .name = "late", .serve = app_serve, .says_begun = true };
 
 /* The master and the front of one worker. */
 
@@ -552,6 +566,24 @@ static void the_started_page_tells_what_is_in_the_application(void **state)
 	assert_int_equal(atomic_load(&w.started[0].serial), 0);
 	sem_post(&stage.go);
 	expect_ok(&w, 1, 7, false);
+	stop(&w);
+}
+
+/* It may have been waiting for something that others hold. */
+static void an_application_may_say_itself_when_a_request_is_begun(void **state)
+{
+	struct world w;
+
+	(void)state;
+	start(&w, &late_app, 1, 0);
+	ask(&w, 0, 1, "GET", "/late");
+	sem_wait(&stage.inside);
+	assert_int_equal(atomic_load(&w.started[0].serial), 0);
+	sem_post(&stage.go);
+	sem_wait(&stage.inside);
+	assert_int_equal(atomic_load(&w.started[0].serial), 1);
+	sem_post(&stage.go);
+	expect_ok(&w, 0, 1, false);
 	stop(&w);
 }
 
@@ -1046,6 +1078,7 @@ int main(void)
 		cmocka_unit_test(each_seat_serves_one_request_after_another),
 		cmocka_unit_test(an_idle_socket_is_silent),
 		cmocka_unit_test(the_started_page_tells_what_is_in_the_application),
+		cmocka_unit_test(an_application_may_say_itself_when_a_request_is_begun),
 		cmocka_unit_test(what_an_application_does_and_what_the_front_hears),
 		cmocka_unit_test(long_content_comes_in_frames_that_are_not_too_long),
 		cmocka_unit_test(a_body_comes_inline_or_as_a_file),

@@ -307,8 +307,8 @@ static int answer(struct worker_request *r)
 
 	if (plan->begun)
 		plan->begun(plan->ctx);
-	/* From here on the request counts as begun, whatever becomes of this process. */
-	atomic_store_explicit(plan->started, r->serial, memory_order_release);
+	if (!plan->app->says_begun)
+		worker_begin(r);
 	plan->app->serve(plan->app_ctx, r);
 	err = finish(r);
 	forget(r);
@@ -339,6 +339,11 @@ int talk_serve(int sock, const struct talk_plan *plan)
 }
 
 /* What worker.h promises. */
+
+void worker_begin(struct worker_request *r)
+{
+	atomic_store_explicit(r->plan->started, r->serial, memory_order_release);
+}
 
 size_t worker_variable_count(const struct worker_request *r)
 {

@@ -35,6 +35,10 @@ struct worker_app {
 	 * status is a 500, one with less content than its Content-Length is cut.
 	 */
 	void (*serve)(void *ctx, struct worker_request *r);
+	/*
+	 * serve() says worker_begin() itself, right before it does what must not be done twice. Without it that is when serve() is called.
+	 */
+	bool says_begun;
 	/* After the last request. May be NULL, as all that follow. */
 	void (*unload)(void *ctx);
 	/* On each thread that is going to call serve(), before the first and after the last time; also on the main one, for a rehearsal. */
@@ -51,6 +55,12 @@ struct worker_app {
 };
 
 /* The request. Everything is valid until serve() returns. */
+
+/*
+ * From now on the request counts as begun, whatever becomes of this process: no other worker is given it, unless doing it twice does no harm.
+ * A store to memory, no system call.
+ */
+void worker_begin(struct worker_request *r);
 
 /* Number of CGI variables, in the order in which they came, and one of them. */
 size_t worker_variable_count(const struct worker_request *r);

@@ -238,12 +238,21 @@ def started_twice(environ, start_response):
 
 @case
 def bad_then_good(environ, start_response):
-    """What was refused has not been said."""
+    """What was refused has not been said; who says it anew hands over the exception."""
     try:
         start_response("200 OK", OK + [("X-Bad", "a\nb")])
     except ValueError:
-        start_response("200 OK", OK + [("X-Good", "yes")])
+        start_response("200 OK", OK + [("X-Good", "yes")], sys.exc_info() if environ["QUERY_STRING"] else None)
     return [b"good"]
+
+
+@case
+def exc_info_late(environ, start_response):
+    write = start_response("200 OK", OK)
+    write(b"begun")
+    start_response("500 Oops", OK, (None, None, None))
+    note("exc_info_late went on")
+    return [b"never"]
 
 
 # What goes wrong.
@@ -324,6 +333,46 @@ def too_long(environ, start_response):
 def too_long_block(environ, start_response):
     start_response("200 OK", OK + [("Content-Length", "4")])
     return [b"four and more"]
+
+
+@case
+def written_too_much(environ, start_response):
+    write = start_response("200 OK", OK + [("Content-Length", "4")])
+    write(b"four")
+    try:
+        write(b" and more")
+    except ValueError:
+        if environ["QUERY_STRING"] == "pass":
+            raise
+        note("write() of too much raised")
+    return []
+
+
+@case
+def written_for_ever(environ, start_response):
+    """Whoever writes on and on is told when nobody listens any more."""
+    write = start_response("200 OK", OK)
+    note("written_for_ever begins")
+    try:
+        while True:
+            write(b"w" * 5000)
+    except BrokenPipeError:
+        note("write() to nobody raised")
+        raise
+
+
+@case
+def no_content(environ, start_response):
+    """What must have no content has none, whatever is given."""
+    write = start_response(environ["QUERY_STRING"] + " Whatever", [("X-Kept", "yes")])
+    write(b"written")
+    return [b"content ", b"that", b" cannot be"]
+
+
+@case
+def no_content_file(environ, start_response):
+    start_response(environ["QUERY_STRING"] + " Whatever", [])
+    return environ["wsgi.file_wrapper"](open(os.path.join(FOLDER, "file"), "rb"))
 
 
 @case
@@ -410,7 +459,7 @@ def closing_unstarted(environ, start_response):
 @case
 def endless(environ, start_response):
     """Until its client has gone."""
-    start_response("200 OK", OK)
+    start_response("200 OK", [("Content-Type", environ["QUERY_STRING"] or "text/plain")])
 
     def parts():
         while True:
@@ -564,6 +613,54 @@ def file_at_its_end(environ, start_response):
 
 
 @case
+def file_past_its_end(environ, start_response):
+    f = open(os.path.join(FOLDER, "file"), "rb")
+    f.seek(10 ** 9)
+    return wrapped(environ, start_response, f)
+
+
+@case
+def file_negative_length(environ, start_response):
+    """A file that is shorter than where it stands by now."""
+    f = tempfile.TemporaryFile()
+    f.write(LINES)
+    f.flush()
+    os.ftruncate(f.fileno(), 1000)
+    return wrapped(environ, start_response, f)
+
+
+def changing(environ, start_response, change):
+    """A file that is changed when it is closed: after it was given, before anybody has read it."""
+    f = tempfile.NamedTemporaryFile()
+    f.write(LINES * 4)
+    f.seek(0)
+    close = f.close
+
+    def change_and_close():
+        change(f.fileno())
+        close()
+        note("changed")
+
+    f.close = change_and_close
+    return wrapped(environ, start_response, f)
+
+
+@case
+def file_shrinks(environ, start_response):
+    return changing(environ, start_response, lambda fd: os.ftruncate(fd, 1000))
+
+
+@case
+def file_vanishes(environ, start_response):
+    return changing(environ, start_response, lambda fd: os.ftruncate(fd, 0))
+
+
+@case
+def file_grows(environ, start_response):
+    return changing(environ, start_response, lambda fd: os.pwrite(fd, b"more", len(LINES) * 4))
+
+
+@case
 def file_empty(environ, start_response):
     return wrapped(environ, start_response, open(os.devnull, "rb"))
 
@@ -683,6 +780,71 @@ def barrier(environ, start_response):
     BARRIER.wait(30)
     start_response("200 OK", OK)
     return [str(os.getpid()).encode()]
+
+
+COUNTED = 0
+
+
+@case
+def counter(environ, start_response):
+    """Counts as one may where no other thread does; where others do, all of them read before any writes."""
+    global COUNTED
+    found = COUNTED
+    if environ["wsgi.multithread"]:
+        BARRIER.wait(30)
+    COUNTED = found + 1
+    if environ["wsgi.multithread"]:
+        BARRIER.wait(30)
+    start_response("200 OK", OK)
+    return [str(COUNTED).encode()]
+
+
+@case
+def holds_the_gil(environ, start_response):
+    """As an extension that computes for long and lets nobody else run; until the process ends."""
+    import ctypes
+
+    pause = ctypes.PyDLL(None).pause  # a PyDLL keeps the GIL
+    note("the GIL is held")
+    pause()
+
+
+@case
+def called(environ, start_response):
+    note("called")
+    start_response("200 OK", OK)
+    return [str(os.getpid()).encode()]
+
+
+@case
+def leaves_a_thread(environ, start_response):
+    """Which goes on when the request is over."""
+    import select
+
+    def wait():
+        while not os.path.exists(os.path.join(FOLDER, "go")):
+            select.select([], [], [], 0.01)
+        note("the thread went on")
+
+    threading.Thread(target=wait, daemon=True).start()
+    start_response("200 OK", OK)
+    return [b"left"]
+
+
+@case
+def digest(environ, start_response):
+    """Of a body that is never whole in memory."""
+    import hashlib
+
+    h, stream = hashlib.sha256(), environ["wsgi.input"]
+    if environ["QUERY_STRING"] == "blocks":
+        for block in iter(lambda: stream.read(65536), b""):
+            h.update(block)
+    else:
+        for line in stream:
+            h.update(line)
+    start_response("200 OK", OK)
+    return [h.hexdigest().encode()]
 
 
 @case

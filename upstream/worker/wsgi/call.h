@@ -20,11 +20,13 @@ struct input;
 struct gone;
 
 struct answer {
-	bool started;    /* start_response was called */
+	bool called;     /* start_response was called, well or not */
+	bool started;    /* status and fields were given */
 	bool opened;     /* content has been given: status and fields stand */
 	bool has_length; /* Content-Length was said: `left` counts */
 	bool no_content; /* HEAD, 204, 304 */
 	bool over;       /* nobody listens, or there was too much: what comes is dropped */
+	bool too_much;   /* for the Content-Length */
 	unsigned status;
 	uint64_t left;
 	bool is_stream;    /* each block leaves at once */

@@ -43,7 +43,7 @@ static void write_block(struct call *c, const char *from, size_t n)
 static void say_too_much(struct call *c)
 {
 	lines_say("forebay: the application yields more than its Content-Length: the rest is not sent\n");
-	c->answer.over = true;
+	c->answer.over = c->answer.too_much = true;
 }
 
 static int check(const struct call *c, PyObject *block)
@@ -110,6 +110,23 @@ void content_part(struct call *c)
 		}
 	}
 	call_unlock(c);
+}
+
+bool content_may_stop(struct call *c)
+{
+	struct answer *a = &c->answer;
+	bool gone;
+
+	if (a->over || (a->no_content && a->opened))
+		return true;
+	call_lock(c);
+	/* A system call: not for each small part. */
+	gone = a->waiting == 0 && worker_client_gone(c->r);
+	if (gone)
+		worker_abort(c->r); /* it is not whole */
+	call_unlock(c);
+	a->over = gone;
+	return gone;
 }
 
 void content_announce(struct call *c, uint64_t bytes)

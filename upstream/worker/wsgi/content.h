@@ -8,11 +8,15 @@
 
 #include "upstream/worker/wsgi/call.h"
 
-/* One block. 0, also when nobody listens any more; or -1 with an exception: it is not bytes, or came before start_response. */
+/* One block. 0, also when nobody listens any more; or -1 with an exception: it is not bytes, or came before start_response. What Content-Length does
+ * not allow is dropped. */
 MUST_USE int content_give(struct call *c, PyObject *block);
 
 /* The application is about to work on: what it has given so far leaves, now or in FLUSHER_DELAY_MS. */
 void content_part(struct call *c);
+
+/* Nobody wants more: it is over, its answer has no content, or the client has left. */
+bool content_may_stop(struct call *c);
 
 /* All of the content is about to come, this many bytes: said as Content-Length if the application did not. start_response was called. */
 void content_announce(struct call *c, uint64_t bytes);

@@ -57,24 +57,6 @@ static int give_list(struct call *c, PyObject *blocks)
 	return 0;
 }
 
-/* Nobody wants more: it is over, its answer has no content, or the client has left. */
-static bool may_stop(struct call *c)
-{
-	struct answer *a = &c->answer;
-	bool gone;
-
-	if (a->over || (a->no_content && a->opened))
-		return true;
-	call_lock(c);
-	/* A system call: not for each small part. */
-	gone = a->waiting == 0 && worker_client_gone(c->r);
-	if (gone)
-		worker_abort(c->r); /* it is not whole */
-	call_unlock(c);
-	a->over = gone;
-	return gone;
-}
-
 static int give_blocks(struct call *c, PyObject *blocks)
 {
 	PyObject *block;
@@ -88,7 +70,7 @@ static int give_blocks(struct call *c, PyObject *blocks)
 		if (!c->answer.opened)
 			continue;
 		content_part(c);
-		if (may_stop(c))
+		if (content_may_stop(c))
 			return 0;
 	}
 	return PyErr_Occurred() ? -1 : check_started(c);
@@ -156,7 +138,9 @@ void respond(struct call *c, PyObject *result)
 		content_end(c);
 	if (result)
 		close_result(result);
-	if (got == -1)
+	if (got == -1 && c->answer.over && !c->answer.too_much && PyErr_ExceptionMatches(PyExc_BrokenPipeError))
+		PyErr_Clear(); /* that its client has left is no failure of the application's */
+	else if (got == -1)
 		failure_answer(c);
 	Py_XDECREF(result);
 }

@@ -158,6 +158,10 @@ static void raise_again(PyObject *exc_info)
 	PyObject *type = PyTuple_GET_ITEM(exc_info, 0), *value = PyTuple_GET_ITEM(exc_info, 1),
 	         *tb = PyTuple_GET_ITEM(exc_info, 2);
 
+	if (type == Py_None) {
+		PyErr_SetString(PyExc_AssertionError, "start_response was called when content had left already");
+		return;
+	}
 	Py_INCREF(type);
 	Py_INCREF(value);
 	Py_INCREF(tb);
@@ -166,17 +170,27 @@ static void raise_again(PyObject *exc_info)
 	PyErr_Restore(type, value, tb);
 }
 
+/* sys.exc_info() gives three times None where nothing was raised. */
+static bool is_exc_info(PyObject *o)
+{
+	PyObject *type;
+
+	if (!PyTuple_Check(o) || PyTuple_GET_SIZE(o) != 3)
+		return false;
+	type = PyTuple_GET_ITEM(o, 0);
+	return type == Py_None || PyExceptionClass_Check(type);
+}
+
 /* May status and fields be said now? 0, or -1 with an exception. */
 static int may_start(struct call *c, PyObject *exc_info)
 {
 	if (exc_info == Py_None) {
-		if (!c->answer.started)
+		if (!c->answer.called)
 			return 0;
 		PyErr_SetString(PyExc_AssertionError, "start_response was called a second time, without exc_info");
 		return -1;
 	}
-	if (!PyTuple_Check(exc_info) || PyTuple_GET_SIZE(exc_info) != 3 ||
-	    !PyExceptionClass_Check(PyTuple_GET_ITEM(exc_info, 0))) {
+	if (!is_exc_info(exc_info)) {
 		PyErr_SetString(PyExc_TypeError, "exc_info must be what sys.exc_info() gave");
 		return -1;
 	}
@@ -213,6 +227,7 @@ static PyObject *begin_answer(struct start *s, PyObject *status, PyObject *heade
 	got = put_head(c, status, headers);
 	if (got == -1)
 		content_take_back(c);
+	c->answer.called = true; /* also if it was refused (PEP 3333) */
 	c->answer.started = got == 0;
 	call_unlock(c);
 	return got == 0 ? writer_new(s) : NULL;
@@ -236,6 +251,18 @@ static PyObject *start_call(PyObject *self, PyObject *const *args, size_t nargsf
 	return begin_answer((struct start *)self, args[0], args[1], exc_info);
 }
 
+/* True with an exception: an application that writes on and on would never find out. */
+static bool is_in_vain(struct call *c)
+{
+	if (!content_may_stop(c) || c->answer.no_content)
+		return false;
+	if (c->answer.too_much)
+		PyErr_SetString(PyExc_ValueError, "write() was given more than the Content-Length");
+	else
+		PyErr_SetString(PyExc_BrokenPipeError, "nobody listens to write() any more: the client has gone");
+	return true;
+}
+
 static PyObject *writer_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
 	struct call *c = call_of(((struct writer *)self)->start, "write");
@@ -249,6 +276,8 @@ static PyObject *writer_call(PyObject *self, PyObject *const *args, size_t nargs
 	if (content_give(c, args[0]) == -1)
 		return NULL;
 	content_part(c);
+	if (is_in_vain(c))
+		return NULL;
 	Py_RETURN_NONE;
 }
 

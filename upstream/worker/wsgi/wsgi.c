@@ -159,6 +159,9 @@ static PyObject *call_app(const struct wsgi *w, struct call *c)
 	if (!args[1])
 		return NULL;
 	args[2] = start_begin(c);
+	/* Not before: until here it may have waited long, for a GIL that others held. */
+	if (args[2])
+		worker_begin(c->r);
 	result = args[2] ? PyObject_Vectorcall(w->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL) : NULL;
 	Py_DECREF(args[1]);
 	return result;
@@ -182,6 +185,7 @@ const struct worker_app wsgi_app = {
 	.name = "wsgi",
 	.load = wsgi_load,
 	.serve = wsgi_serve,
+	.says_begun = true,
 	.unload = wsgi_unload,
 	.prepare_thread = wsgi_prepare_thread,
 	.leave_thread = wsgi_leave_thread,
