@@ -48,7 +48,7 @@ struct worker_house {
 	const struct conf_pool *conf;
 	const struct clock *clock;
 	uint64_t end_timeout_ms;
-	bool debug; /* somebody develops: what they write is shown as it is */
+	bool debug;                                 /* somebody develops: what they write is shown as it is */
 	bool front_there;                           /* slot sockets are of use */
 	int (*kill)(void *ctx, pid_t pid, int sig); /* NULL: kill(2) */
 	const struct worker_child_events *events;

@@ -34,7 +34,7 @@
 #define WIRE_DATA_MAX      (1u << 20)  /* a DATA's payload */
 #define WIRE_FILE_BYTES    16          /* u64 offset, u64 length */
 #define WIRE_INTERIM_MAX   8           /* HEADs before the final one */
-#define WIRE_FILES_MAX     16          /* FILEs of an answer: each is a descriptor that the front keeps until the client has it */
+#define WIRE_FILES_MAX     16 /* FILEs of an answer: each is a descriptor that the front keeps until the client has it */
 
 enum wire_type {
 	WIRE_HELLO = 1,
