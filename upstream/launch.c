@@ -10,6 +10,9 @@
 #include "upstream/program.h"
 #include "upstream/worker/control.h"
 
+#define FDS_FIXED      64 /* the runtime's, a language's own, and some for the application */
+#define FDS_PER_THREAD 4  /* its slot, a body, a file that it answers with, and one to spare */
+
 /* Whom the processes run as. */
 static int choose_user(struct launch *l, const char *default_user)
 {
@@ -163,6 +166,19 @@ static const char *app_name(const struct conf_pool *conf)
 	return conf->app == APP_WSGI ? "wsgi" : conf->app == APP_WORKER ? "worker" : "demo";
 }
 
+/*
+ * As many open files as we were given, not as many as the front has made of them: programs that use select() break beyond 1024, and some look at
+ * each there might be. But enough for what the runtime itself needs.
+ */
+static struct rlimit choose_descriptors(const struct launch *l)
+{
+	struct rlimit r = l->descriptors;
+
+	if (r.rlim_cur > 0)
+		r.rlim_cur = MIN(MAX(r.rlim_cur, FDS_FIXED + (rlim_t)FDS_PER_THREAD * l->conf->threads), r.rlim_max);
+	return r;
+}
+
 static int start(const struct launch *l, const struct args_list *list, const struct launch_pipes *p, pid_t *ret)
 {
 	const struct conf_pool *conf = l->conf;
@@ -177,6 +193,7 @@ static int start(const struct launch *l, const struct args_list *list, const str
 		.niceness = conf->niceness,
 		.has_umask = true,
 		.umask = conf->umask,
+		.descriptors = choose_descriptors(l),
 	};
 
 	return l->spawn ? l->spawn(l->ctx, &plan, ret) : spawn_child(&plan, ret);

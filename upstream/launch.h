@@ -19,7 +19,8 @@ struct launch {
 	bool debug;
 	char program[PATH_MAX]; /* "": this one */
 	struct environment environment;
-	int started_fd; /* borrowed */
+	int started_fd;            /* borrowed */
+	struct rlimit descriptors; /* what we were started with; rlim_cur is 0: nothing is known of that */
 	/* For tests; NULL: spawn_child(). */
 	int (*spawn)(void *ctx, const struct spawn_plan *plan, pid_t *ret);
 	void *ctx;

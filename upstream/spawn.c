@@ -98,6 +98,8 @@ static const char *set_up(const struct spawn_plan *plan, pid_t parent)
 	errno = 0;
 	if (plan->niceness != 0 && nice(plan->niceness) == -1 && errno)
 		return "niceness";
+	if (plan->descriptors.rlim_cur > 0 && setrlimit(RLIMIT_NOFILE, &plan->descriptors) == -1)
+		return "limit of open files";
 	if (plan->has_umask)
 		(void)umask(plan->umask);
 	err = plan->user ? become(plan->user) : 0;

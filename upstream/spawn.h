@@ -6,6 +6,7 @@
 #ifndef FOREBAY_UPSTREAM_SPAWN_H
 #define FOREBAY_UPSTREAM_SPAWN_H
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "core/base.h"
@@ -34,6 +35,7 @@ struct spawn_plan {
 	int niceness;                  /* added to ours, before the user changes */
 	bool has_umask;                /* false: ours stays */
 	mode_t umask;
+	struct rlimit descriptors; /* RLIMIT_NOFILE; rlim_cur is 0: ours stays */
 };
 
 /* 0, -ENOENT for an unknown name, -E2BIG for more groups than fit, or -errno. */

@@ -359,6 +359,7 @@ static int make_launch(struct supervisor *s)
 	s->launch.spawn = s->options.spawn;
 	s->launch.ctx = s->ctx;
 	s->launch.debug = s->options.debug;
+	s->launch.descriptors = s->options.descriptors;
 	return err;
 }
 

@@ -14,6 +14,7 @@
 #define FOREBAY_UPSTREAM_SUPERVISOR_H
 
 #include <event2/event.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "conf/conf.h"
@@ -50,6 +51,7 @@ struct supervisor_options {
 	const char *default_user;  /* for a pool without `user` under a root master; NULL: such a pool is refused with -EPERM */
 	uint64_t end_timeout_ms;   /* from asking a worker to end to killing it; 0: 30 s */
 	bool debug;                /* for the applications: somebody develops */
+	struct rlimit descriptors; /* RLIMIT_NOFILE as the daemon was started with it; rlim_cur is 0: the processes have ours */
 	/* For tests; NULL: spawn_child(), kill(2) and waitid(2). */
 	int (*spawn)(void *ctx, const struct spawn_plan *plan, pid_t *ret);
 	int (*kill)(void *ctx, pid_t pid, int sig);

@@ -131,6 +131,8 @@ static int find_limits(struct ground *g)
 	struct limits_have have;
 	int err;
 
+	if (getrlimit(RLIMIT_NOFILE, &g->given) == -1)
+		g->given.rlim_cur = 0;
 	limits_look(&have);
 	err = limits_compute(&have, g->conf, &g->limits);
 	if (err) {

@@ -8,6 +8,7 @@
 #define FOREBAY_PROXY_GROUND_H
 
 #include <limits.h>
+#include <sys/resource.h>
 
 #include "conf/conf.h"
 #include "proxy/daemon/keeper.h"
@@ -20,6 +21,7 @@
 struct ground {
 	const struct conf *conf; /* borrowed */
 	struct limits limits;
+	struct rlimit given; /* RLIMIT_NOFILE as we were started with it */
 	struct spawn_user user_found;
 	const struct spawn_user *user; /* the front's; NULL: the master's own */
 	const char *worker_user; /* for own pools without `user`, started by root; NULL: none is needed, or there is none */

@@ -373,6 +373,7 @@ static int new_supervisors(struct master *m)
 		.default_user = m->ground.worker_user,
 		.end_timeout_ms = END_TIMEOUT_MS,
 		.debug = m->o.screen != NULL,
+		.descriptors = m->ground.given,
 	};
 	int err = 0;
 

@@ -159,6 +159,10 @@ class Forebay(Process):
         return [pid for pid in procs.descendants(self.pid)
                 if procs.cmdline(pid).startswith("forebay: worker ") and procs.runs(pid)]
 
+    def wait_workers(self, count):
+        """Their pids when there are so many. What a zygote has just forked bears the zygote's name yet, and so is not among them."""
+        return wait_for(lambda: len(pids := self.workers()) == count and pids, f"{count} workers")
+
     def zygotes(self):
         """The pids of what the workers are forked from."""
         return [pid for pid in procs.children(self.pid) if procs.cmdline(pid).startswith("forebay: zygote ") and procs.runs(pid)]

@@ -78,6 +78,15 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def limit(pid, what):
+    """The soft and the hard one, of those that /proc/PID/limits lists."""
+    with open(f"/proc/{pid}/limits") as f:
+        for line in f:
+            if line.startswith(what):
+                return tuple(int(word) for word in line[len(what):].split()[:2])
+    raise KeyError(what)
+
+
 def memory_kb(pid, what):
     """VmRSS, VmHWM and the like."""
     with open(f"/proc/{pid}/status") as f:

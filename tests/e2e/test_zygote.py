@@ -15,23 +15,22 @@ DEMO = {"app": "demo", "processes": 2, "threads": 2}
 
 def test_workers_are_the_masters_children_and_zygotes_own_nobody(work):
     site = work.forebay(DEMO)
+    workers = site.wait_workers(2)
     zygote, = site.zygotes()
-    assert len(site.workers()) == 2 and set(site.workers()) <= set(procs.children(site.pid))
+    assert set(workers) <= set(procs.children(site.pid))
     assert procs.children(zygote) == []
-    for pid in site.workers():
-        assert os.getpgid(pid) == pid
-        wait_for(lambda: procs.cmdline(pid).startswith("forebay: worker app "), "its title")
+    for pid in workers:
+        assert os.getpgid(pid) == pid and procs.cmdline(pid).startswith("forebay: worker app ")
 
 
 def test_without_preload_there_is_none(work):
     site = work.forebay({**DEMO, "preload": "off"})
-    wait_for(lambda: len(site.workers()) == 2, "two workers")
-    assert site.zygotes() == [] and site.ask("GET", "/").status == 200
+    assert site.wait_workers(2) and site.zygotes() == [] and site.ask("GET", "/").status == 200
 
 
 def test_a_killed_worker_is_forked_anew(work):
     site = work.forebay(DEMO)
-    zygote, old = site.zygotes(), site.workers()
+    old, zygote = site.wait_workers(2), site.zygotes()
     for pid in old:
         procs.kill(pid, signal.SIGKILL)
     wait_for(lambda: len(set(site.workers()) - set(old)) == 2, "two others")
@@ -53,7 +52,7 @@ def test_a_worker_that_is_not_healthy_gets_no_request(work):
 
 def test_too_much_memory_means_another_worker_between_requests(work):
     site = work.forebay({"app": "demo", "processes": 1, "threads": 1, "max_memory": "1K"})
-    old, = site.workers()
+    old, = site.wait_workers(1)
     assert site.ask("GET", "/").status == 200
     site.wait_log("its memory is above max_memory")
     wait_for(lambda: site.workers() and site.workers() != [old], "another worker")
@@ -82,7 +81,7 @@ def test_the_environment_file_is_read_by_the_master(work):
     path = work.write("environment", "# for us alone\nFROM_FILE=one\n")
     os.chmod(path, 0o600)
     site = work.forebay({**DEMO, "environment_file": path, "umask": "027", "niceness": "5", "locale": "C.UTF-8"})
-    worker = site.workers()[0]
+    worker = site.wait_workers(2)[0]
     if not ROOT:
         pytest.skip("looks into other users' processes")
     with open(f"/proc/{worker}/environ", "rb") as f:
@@ -91,6 +90,25 @@ def test_the_environment_file_is_read_by_the_master(work):
     assert os.getpriority(os.PRIO_PROCESS, worker) == min(19, os.getpriority(os.PRIO_PROCESS, site.pid) + 5)
     with open(f"/proc/{worker}/status") as f:
         assert "Umask:\t0027\n" in f.read()
+
+
+@pytest.mark.parametrize("pool,soft", [
+    ({}, 200),
+    ({"threads": 60}, 64 + 4 * 60)])  # what the runtime needs
+@pytest.mark.parametrize("app", ["demo", pytest.param("wsgi", marks=needs_python)])
+def test_workers_have_the_limit_of_open_files_that_forebay_was_started_with(work, app, pool, soft):
+    if app == "wsgi":
+        folder = work.path("app")
+        os.mkdir(folder)
+        with open(os.path.join(folder, "small_app.py"), "w") as f:
+            f.write("def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'here']\n")
+        pool = {**pool, "app": "wsgi:small_app", "directory": folder, "environment": "PYTHONDONTWRITEBYTECODE=1"}
+    site = work.forebay({"app": "demo", "processes": 1, **pool}, wrap=["prlimit", "--nofile=200:3000"])
+    assert site.ask("GET", "/").status == 200
+    limits = {pid: procs.limit(pid, "Max open files") for pid in [site.front(), *site.wait_workers(1), *site.zygotes()]}
+    front = limits.pop(site.front())
+    assert front[0] == front[1] >= 3000  # as many as can be had
+    assert len(limits) == 2 and set(limits.values()) == {(soft, 3000)}
 
 
 def test_a_bad_environment_file_is_an_error_with_its_line(work):
@@ -109,7 +127,7 @@ def test_a_worker_that_hangs_says_where_before_it_is_ended(work):
                 "    if environ['PATH_INFO'] == '/hang':\n        hangs_on_purpose()\n    start_response('200 OK', [])\n    return [b'here']\n")
     site = work.forebay({"app": "wsgi:hanging_app", "directory": folder, "processes": 1, "threads": 2, "timeout": "1s",
                          "environment": "PYTHONDONTWRITEBYTECODE=1"})
-    old = site.workers()
+    old = site.wait_workers(1)
     assert site.ask("GET", "/hang").status == 504
     site.wait_log("in hangs_on_purpose")
     wait_for(lambda: site.workers() and site.workers() != old, "another worker")

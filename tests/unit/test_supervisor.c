@@ -665,6 +665,47 @@ static void a_pool_that_cannot_be_is_refused(void **state)
 	}
 }
 
+static const struct {
+	unsigned threads;
+	struct rlimit given;
+	rlim_t soft;
+} open_files[] = {
+	{ 1, { 0, 0 }, 0 },                                           /* nothing is known: ours stays */
+	{ 1, { 1024, 4096 }, 1024 },                                  /* not what the front has made of it */
+	{ 1, { 20, 4096 }, 68 },                                      /* 64, and 4 for each thread, are needed */
+	{ 500, { 1024, 4096 }, 2064 }, { 500, { 1024, 2000 }, 2000 }, /* and are not to be had */
+};
+
+static int note_descriptors(void *ctx, const struct spawn_plan *plan, pid_t *ret UNUSED)
+{
+	*(struct rlimit *)ctx = plan->descriptors;
+	return -EAGAIN;
+}
+
+static void processes_have_the_open_files_that_we_were_given(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(open_files); i++) {
+		struct conf_pool conf = { .name = "p", .app = APP_DEMO, .processes = 1, .threads = open_files[i].threads };
+		struct supervisor_options o = { .clock = &clock_real,
+			.default_user = test_user(),
+			.descriptors = open_files[i].given,
+			.spawn = note_descriptors };
+		struct event_base *base = event_base_new();
+		struct supervisor *s = NULL;
+		struct rlimit got = { 1, 1 };
+
+		buf_init(&said, 1u << 16);
+		assert_int_equal(supervisor_new(base, &conf, &o, &events, &got, &s), 0);
+		supervisor_start(s);
+		if (got.rlim_cur != open_files[i].soft || got.rlim_max != open_files[i].given.rlim_max)
+			fail_msg("row %zu: %lu of %lu", i, (unsigned long)got.rlim_cur, (unsigned long)got.rlim_max);
+		supervisor_free(&s);
+		event_base_free(base);
+		buf_done(&said);
+	}
+}
+
 /* With real processes: this very program, which is a worker when its arguments say so (main). */
 
 static void wait_for_slots(struct world *w, unsigned count)
@@ -957,6 +998,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_workers_write_becomes_lines_of_the_log),
 		cmocka_unit_test(the_started_page_is_for_reading),
 		cmocka_unit_test(a_pool_that_cannot_be_is_refused),
+		cmocka_unit_test(processes_have_the_open_files_that_we_were_given),
 		cmocka_unit_test(a_real_worker_has_what_it_shall_have_and_no_more),
 		cmocka_unit_test(the_started_page_outlives_a_kill),
 		cmocka_unit_test(real_workers_take_a_new_front),
