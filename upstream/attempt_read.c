@@ -150,6 +150,7 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 	if (all.len == 0) {
 		a->in.len = 0;
 	} else if (a->in.len > 0) {
+		assert(all.ptr); /* a protocol leaves a part of what it was given */
 		memmove(a->in.ptr, all.ptr, all.len);
 		a->in.len = all.len;
 	} else {
