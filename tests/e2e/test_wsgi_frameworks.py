@@ -3,15 +3,12 @@
 import hashlib
 import json
 import os
-import random
 import re
 import subprocess
-import threading
 
 import pytest
 
-from client import Client
-from daemon import PYTHON, free_address, scaled
+from daemon import PYTHON, scaled
 from pythonapps import APPS, needs, needs_python, serve
 from tools import pattern
 
@@ -60,9 +57,9 @@ class Browser:
         return self.ask("POST", target, [("Content-Type", "application/x-www-form-urlencoded"), ("Referer", self.site.url + target)], body)
 
 
-@pytest.fixture(scope="module")
-def django(shared):
-    folder = shared.path("folder")
+def prepare_django(work):
+    """Its database, with one user, in the folder of serve()."""
+    folder = work.path("folder")
     os.mkdir(folder)
     os.chmod(folder, 0o777)
     env = dict(os.environ, PYTHONPATH=APPS, DJANGO_SETTINGS_MODULE="djangosite.settings", FOREBAY_TEST_FOLDER=folder, DJANGO_SUPERUSER_PASSWORD="secret",
@@ -70,6 +67,12 @@ def django(shared):
     for words in (["migrate", "-v0"], ["createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.org"]):
         subprocess.run([PYTHON, "-m", "django", *words], env=env, check=True, stdout=subprocess.DEVNULL)
     os.chmod(os.path.join(folder, "db.sqlite3"), 0o666)
+    return env
+
+
+@pytest.fixture(scope="module")
+def django(shared):
+    prepare_django(shared)
     return put_file(serve(shared, "djangosite.wsgi", processes=2, threads=2, route={"body_limit": "1G"}, name="django"))
 
 
@@ -167,77 +170,3 @@ def test_the_validator_has_nothing_to_say(work, size):
     assert site.ask("GET", "/exc_info").status == 500
     assert site.ask("GET", "/empty").status == 204
     assert "AssertionError" not in site.log() and "WSGIWarning" not in site.log() and "garbage collected" not in site.log()
-
-
-# Flask, and the same Flask under gunicorn.
-
-def chances(rng):
-    """One request, as (method, target, headers, body)."""
-    def text(n):
-        return "".join(rng.choice("abcxyz019-_~") for _ in range(n))
-
-    kind = rng.choice(["echo", "echo", "echo", "form", "multipart", "unicode", "bytes", "parts", "memory", "disk", "conditional", "cookie", "redirect", "status", "fails",
-                       "unread", "missing", "head"])
-    headers = [("X-Custom", text(rng.randrange(1, 40)))] if rng.random() < 0.3 else []
-    if kind == "echo":
-        method = rng.choice(["GET", "POST", "PUT", "DELETE", "PATCH"])
-        body = None if method == "GET" else pattern(rng.choice([0, 1, 100, 5000, 65536, 70000, 300000]), rng.randrange(1000))
-        if rng.random() < 0.3:
-            headers.append(("Cookie", f"a={text(5)}; b={text(50)}"))
-        return method, f"/echo?x={text(5)}&y=%C3%A9%20{text(3)}&x={text(2)}", headers + [("Content-Type", "application/x-test")], body
-    if kind == "form":
-        return "POST", "/form", headers + [("Content-Type", "application/x-www-form-urlencoded")], f"a={text(20)}&b=%C3%BC&a={text(3)}".encode()
-    if kind == "multipart":
-        more, body = multipart({"f": text(10)}, {"one": pattern(rng.randrange(100000), 3), "two": b""})
-        return "POST", "/form", headers + more, body
-    if kind == "unicode":
-        return "GET", rng.choice(["/unicode/caf%C3%A9", "/unicode/%E2%82%AC/%F0%9F%8C%8A", "/unicode/%FF%FE", "/unicode/a%2Fb", "/unicode/a%20b%3Fc", "/unicode/a+b;c=d"]), headers, None
-    if kind == "conditional":
-        return "GET", rng.choice(["/memory", "/disk"]), headers + [rng.choice([("If-None-Match", '"fixed"'), ("Range", "bytes=10-99"), ("If-None-Match", '"other"'),
-                                                                               ("Range", "bytes=-5"), ("Range", "bytes=9999999-")])], None
-    if kind == "status":
-        return "GET", f"/status/{rng.choice([200, 201, 204, 304, 400, 404, 410, 418, 500, 503])}", headers, None
-    if kind == "unread":
-        return "POST", "/unread", headers, pattern(rng.choice([10, 100000, 400000]), 4)
-    simple = {"bytes": f"/bytes/{rng.choice([0, 1, 1000, 65535, 65536, 65537, 300000])}", "parts": f"/parts/{rng.choice([0, 1, 10, 5000])}", "memory": "/memory",
-              "disk": "/disk", "cookie": "/cookie", "redirect": "/redirect", "fails": "/fails", "missing": "/" + text(10), "head": "/echo?head"}
-    return "HEAD" if kind == "head" else "GET", simple[kind], headers, None
-
-
-OF_THE_SERVER = {"date", "expires", "server", "connection", "x-request-id", "transfer-encoding", "content-length", "keep-alive"}
-
-
-def essence(r):
-    """What of an answer is the application's, and not the time of day."""
-    headers = sorted((n.lower(), re.sub(r"session=[^;]+|Expires=[^;]+", "", v)) for n, v in r.headers if n.lower() not in OF_THE_SERVER)
-    return r.status, headers, hashlib.sha256(r.body).hexdigest(), len(r.body)
-
-
-@needs("flask")
-def test_flask_answers_as_under_gunicorn(work, seed):
-    env = dict(os.environ, FLASK_FILE=os.path.join(APPS, "cases.py"))
-    theirs = work.gunicorn("gthread", workers=2, threads=4, application="flaskapp:app", bind=free_address(), keepalive=600, env=env, site=APPS)
-    site = serve(work, "flaskapp", processes=2, threads=2, environment=["FLASK_FILE=" + env["FLASK_FILE"]], route={"body_limit": "10M"})
-    total, workers, wrong = scaled(10_000, least=500), 4, []
-
-    def session(number):
-        rng = random.Random(seed + number)
-        with Client(site.address) as ours, Client(theirs.bind) as reference:
-            for i in range(total // workers):
-                request = chances(rng)
-                a, b = ours.ask(*request), reference.ask(*request)
-                if essence(a) != essence(b):
-                    wrong.append((request[:3], essence(a), essence(b)))
-                if not b.keeps:
-                    reference.close()
-                    reference = Client(theirs.bind)
-        done.append(number)
-
-    done = []
-    threads = [threading.Thread(target=session, args=(n,)) for n in range(workers)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not wrong, (len(wrong), wrong[:3])
-    assert sorted(done) == list(range(workers)), "a session broke off"

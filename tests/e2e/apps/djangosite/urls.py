@@ -40,7 +40,7 @@ def file(request):
 
 
 def scheme(request):
-    return JsonResponse({"url": request.build_absolute_uri(), "path": request.path, "meta": sorted(k for k in request.META if k.isupper())})
+    return JsonResponse({"url": request.build_absolute_uri(), "path": request.path})
 
 
 def fails(request):
