@@ -47,6 +47,8 @@ static int fill_place(struct supervisor *s, const struct generation *g, struct w
 			worker_child_abandon(w);
 		else
 			worker_child_begin(w, pid, g->number);
+		if (!err && pid != 0)
+			staffing_say_born(s);
 	}
 	launch_pipes_close(&pipes);
 	return err;
@@ -57,10 +59,7 @@ struct worker_child *staffing_start(struct supervisor *s, const struct generatio
 	struct worker_child *w = free_place(s, near);
 
 	*ret_err = w ? fill_place(s, g, w) : 0;
-	if (!w || *ret_err)
-		return NULL;
-	s->start_error = 0;
-	return w;
+	return *ret_err ? NULL : w;
 }
 
 void staffing_say_error(struct supervisor *s, int err)
@@ -71,6 +70,13 @@ void staffing_say_error(struct supervisor *s, int err)
 	log_line(level,
 	    "pool=%s what=\"a worker could not be started\" error=%s then=\"it is tried again with growing pauses; this is not said again\"",
 	    s->conf->name, strerrorname_np(-err));
+}
+
+void staffing_say_born(struct supervisor *s)
+{
+	if (s->start_error)
+		log_info("pool=%s what=\"workers can be started again\"", s->conf->name);
+	s->start_error = 0;
 }
 
 /* ---- posts ---- */
@@ -119,6 +125,22 @@ void staffing_vacate(struct supervisor *s, struct post *p, const struct worker_c
 	else
 		p->due_us = now + staffing_pause_us(s, 0);
 	say_crash_loop(s, p);
+}
+
+/* Who is replaced keeps the post only for as long as that takes by itself: not for the longest of its requests. */
+static uint64_t leaves_due(const struct post *p)
+{
+	const struct worker_child *w = p->worker;
+
+	return w && w->state == WORKER_ENDING && w->replaced ? w->ends_us + POST_KEPT_US : CHILD_NEVER;
+}
+
+static void let_leave(struct supervisor *s, struct post *p)
+{
+	uint64_t now = supervision_now_us(s);
+
+	if (leaves_due(p) <= now)
+		staffing_vacate(s, p, p->worker, now - p->worker->born_us);
 }
 
 static bool is_vacant(const struct supervisor *s, const struct post *p)
@@ -195,14 +217,18 @@ uint64_t staffing_due(const struct supervisor *s)
 {
 	uint64_t due = CHILD_NEVER;
 
-	for (unsigned i = 0; !s->stopping && !waits_for_somebody(s) && i < s->conf->processes; i++)
-		if (is_vacant(s, &s->posts[i]))
+	for (unsigned i = 0; !s->stopping && i < s->conf->processes; i++) {
+		due = MIN(due, leaves_due(&s->posts[i]));
+		if (is_vacant(s, &s->posts[i]) && !waits_for_somebody(s))
 			due = MIN(due, s->posts[i].due_us);
+	}
 	return due;
 }
 
 void staffing_tick(struct supervisor *s)
 {
-	for (unsigned i = 0; !s->stopping && i < s->conf->processes; i++)
+	for (unsigned i = 0; !s->stopping && i < s->conf->processes; i++) {
+		let_leave(s, &s->posts[i]);
 		tend_post(s, &s->posts[i]);
+	}
 }

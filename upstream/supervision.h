@@ -19,7 +19,8 @@
 #define BACKOFF_MAX_MS      30000
 #define LIVED_WELL_US       (10 * UINT64_C(1000000)) /* as long as this: its end is no crash loop */
 #define CRASH_LOOP_FAILURES 5
-#define PLACE_PAUSE_US      (50 * UINT64_C(1000)) /* until a place is looked for again, when all are taken */
+#define POST_KEPT_US        (1 * UINT64_C(1000000)) /* by one that is to be replaced and has something to do yet */
+#define PLACE_PAUSE_US      (50 * UINT64_C(1000))   /* until a place is looked for again, when all are taken */
 
 struct post {
 	unsigned index;
@@ -99,6 +100,7 @@ MUST_USE struct worker_child *staffing_start(struct supervisor *s, const struct 
 
 /* A process could not even be made. Said once, until one could. */
 void staffing_say_error(struct supervisor *s, int err);
+void staffing_say_born(struct supervisor *s);
 
 /* The post whose holder this is; NULL: none's. */
 struct post *staffing_post_of(struct supervisor *s, const struct worker_child *w);

@@ -114,7 +114,10 @@ static bool on_announced(void *ctx, struct worker_child *w UNUSED, pid_t pid)
 	struct supervisor *s = ctx;
 	bool taken = supervisor_knows(s, pid) || (s->events->is_taken && s->events->is_taken(s->ctx, pid));
 
-	return !taken && is_child(s, pid);
+	if (taken || !is_child(s, pid))
+		return false;
+	staffing_say_born(s);
+	return true;
 }
 
 static void on_fit(void *ctx, struct worker_child *w)
@@ -133,8 +136,10 @@ static void on_lost(void *ctx, struct worker_child *w)
 	if (s->stopping || rollout_lost(s, w, w->why) || !p)
 		return;
 	staffing_vacate(s, p, w, 0);
-	log_warning("pool=%s worker=%u what=\"worker lost\" why=\"%s\" restart_after_ms=%" PRIu64, s->conf->name, w->place,
-	    w->why, p->due_us > now_us(s) ? (p->due_us - now_us(s)) / 1000 : 0);
+	/* What is tried in vain was said the first time. */
+	log_line(s->start_error ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
+	    "pool=%s worker=%u what=\"worker lost\" why=\"%s\" restart_after_ms=%" PRIu64, s->conf->name, w->place, w->why,
+	    p->due_us > now_us(s) ? (p->due_us - now_us(s)) / 1000 : 0);
 	say_start_failed(s);
 }
 
@@ -177,7 +182,7 @@ static void on_no_fork(void *ctx, struct nursery *n, unsigned place, int err)
 		return;
 	log_debug("pool=%s zygote=%d worker=%u what=\"could not be forked\"", s->conf->name, (int)n->pid, place);
 	staffing_say_error(s, -err);
-	worker_child_kill(&s->places[place]);
+	worker_child_not_born(&s->places[place], "it could not be forked");
 }
 
 const struct nursery_events supervision_nursery_events = {
@@ -490,7 +495,7 @@ void supervisor_stop(struct supervisor *s, bool force)
 		if (force)
 			worker_child_kill(&s->places[i]);
 		else
-			worker_child_end(&s->places[i]);
+			worker_child_end_soon(&s->places[i]);
 	}
 	arm_timer(s);
 }

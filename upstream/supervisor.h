@@ -49,7 +49,7 @@ struct supervisor_load {
 struct supervisor_options {
 	const struct clock *clock; /* borrowed for the supervisor's life */
 	const char *default_user;  /* for a pool without `user` under a root master; NULL: such a pool is refused with -EPERM */
-	uint64_t end_timeout_ms;   /* from asking a worker to end to killing it; 0: 30 s */
+	uint64_t end_timeout_ms;   /* from when a worker should have ended to killing it; 0: 30 s */
 	bool debug;                /* for the applications: somebody develops */
 	struct rlimit descriptors; /* RLIMIT_NOFILE as the daemon was started with it; rlim_cur is 0: the processes have ours */
 	/* For tests; NULL: spawn_child(), kill(2) and waitid(2). */
@@ -98,7 +98,7 @@ bool supervisor_reaped(struct supervisor *s, pid_t pid, int status);
 /*
  * The front has given up on a request in this slot (`timeout`, or nonsense): the worker process, if it is still `pid` (0: whoever it is), is asked
  * to log what its threads are at, and ends when its other requests are done (those that were not given up; at once if there are none), at the
- * latest after end_timeout_ms by SIGKILL. It is replaced without backoff.
+ * latest end_timeout_ms after they have had the pool's timeout, by SIGKILL. It is replaced without backoff.
  */
 void supervisor_replace(struct supervisor *s, unsigned slot, pid_t pid);
 
@@ -111,7 +111,7 @@ void supervisor_restart(struct supervisor *s, const char *why);
 /* Starts one worker more, or ends one, within processes_min and processes. */
 void supervisor_scale(struct supervisor *s, const struct supervisor_load *load);
 
-/* No worker is started any more. force: SIGKILL now. Else each ends after its current request, at the latest after end_timeout_ms. */
+/* There is no front any more, and no worker is started. force: SIGKILL now. Else each ends by itself, or after end_timeout_ms by SIGKILL. */
 void supervisor_stop(struct supervisor *s, bool force);
 
 /* Worker processes and zygotes that were started and not yet reaped. */

@@ -166,11 +166,29 @@ static void lose(struct worker_child *w, const char *why)
 	w->house->events->lost(w->house->ctx, w);
 }
 
-/* Gives it until the time limit to end by itself. */
-static void ends(struct worker_child *w)
+/* For one without a request that anybody waits for. */
+static uint64_t soon_us(const struct worker_child *w)
 {
-	if (w->state == WORKER_STARTING || w->state == WORKER_UP)
-		enter(w, WORKER_ENDING, now_us(w) + w->house->end_timeout_ms * 1000);
+	return w->house->end_timeout_ms * 1000;
+}
+
+/* For one with requests: what takes longer than the pool's timeout is given up by the front. */
+static uint64_t patience_us(const struct worker_child *w)
+{
+	return soon_us(w) + (w->state == WORKER_STARTING ? 0 : w->house->conf->timeout_ms * 1000);
+}
+
+/* Gives it so long to end by itself, if it has not less already. */
+static void ends(struct worker_child *w, uint64_t limit_us)
+{
+	uint64_t now = now_us(w);
+
+	if (w->state == WORKER_STARTING || w->state == WORKER_UP) {
+		w->ends_us = now;
+		enter(w, WORKER_ENDING, now + limit_us);
+	} else if (w->state == WORKER_ENDING && w->due_us != CHILD_NEVER) {
+		w->due_us = MIN(w->due_us, now + limit_us);
+	}
 }
 
 /* What comes from a worker can be the work of its application: nothing of it is trusted. */
@@ -185,17 +203,17 @@ static void misbehaved(struct worker_child *w, const char *what)
 	say_why(w, what);
 	send_signal(w, SIGKILL);
 	drop_control(w);
-	ends(w);
+	ends(w, soon_us(w));
 }
 
 /* Where it fails, the time limit ends it. */
-static void send_end(struct worker_child *w, enum control_type type, unsigned seat)
+static void send_end(struct worker_child *w, enum control_type type, unsigned seat, uint64_t limit_us)
 {
 	const struct control_message m = { .type = type, .seat = seat };
 
 	if (w->control != -1)
 		(void)!fdpass_send(w->control, &m, sizeof(m), NULL, 0, MSG_DONTWAIT);
-	ends(w);
+	ends(w, limit_us);
 }
 
 void worker_child_end(struct worker_child *w)
@@ -203,7 +221,22 @@ void worker_child_end(struct worker_child *w)
 	if (w->state == WORKER_CALLED)
 		lose(w, "it is not needed any more");
 	else if (w->state == WORKER_STARTING || w->state == WORKER_UP)
-		send_end(w, CONTROL_END, 0);
+		send_end(w, CONTROL_END, 0, patience_us(w));
+}
+
+void worker_child_end_soon(struct worker_child *w)
+{
+	worker_child_end(w);
+	ends(w, soon_us(w));
+}
+
+/* Nobody waits for any of its threads that has ever had a slot. */
+static bool is_given_up(const struct worker_child *w)
+{
+	for (unsigned i = 0; i < threads_of(w); i++)
+		if (w->seats[i].given && !w->seats[i].given_up)
+			return false;
+	return true;
 }
 
 void worker_child_end_without(struct worker_child *w, unsigned seat)
@@ -212,8 +245,9 @@ void worker_child_end_without(struct worker_child *w, unsigned seat)
 		return;
 	/* Ignored by default; an application host that can logs the stacks of its threads. */
 	send_signal(w, SIGURG);
+	w->seats[seat].given_up = true;
 	/* Also to one that ends already: it may be waiting for this very thread. */
-	send_end(w, CONTROL_END_WITHOUT, seat);
+	send_end(w, CONTROL_END_WITHOUT, seat, is_given_up(w) ? soon_us(w) : patience_us(w));
 }
 
 void worker_child_kill(struct worker_child *w)
@@ -222,9 +256,15 @@ void worker_child_kill(struct worker_child *w)
 		lose(w, "it is not needed any more");
 	} else if (w->state != WORKER_DOWN) {
 		send_signal(w, SIGKILL);
-		ends(w);
+		ends(w, soon_us(w));
 		w->due_us = CHILD_NEVER;
 	}
+}
+
+void worker_child_not_born(struct worker_child *w, const char *why)
+{
+	if (w->state == WORKER_CALLED)
+		lose(w, why);
 }
 
 void worker_child_reaped(struct worker_child *w)
@@ -263,7 +303,7 @@ static void take_unfit(struct worker_child *w, uint64_t status)
 		say_why(w, "health_path was not answered");
 	log_error("pool=%s worker=%u pid=%d what=\"worker is not fit\" why=\"%s\"", w->house->conf->name, w->place, (int)w->pid,
 	    w->why);
-	ends(w);
+	ends(w, soon_us(w));
 }
 
 static void take_swollen(struct worker_child *w, uint64_t bytes)
@@ -273,7 +313,7 @@ static void take_swollen(struct worker_child *w, uint64_t bytes)
 	    w->house->conf->name, w->place, (int)w->pid, bytes, w->house->conf->max_memory);
 	w->pss = bytes;
 	w->replaced = true;
-	ends(w);
+	ends(w, patience_us(w));
 }
 
 static void take(struct worker_child *w, const struct control_message *m)
@@ -284,7 +324,7 @@ static void take(struct worker_child *w, const struct control_message *m)
 		break;
 	case CONTROL_SPENT:
 		w->replaced = true;
-		ends(w);
+		ends(w, patience_us(w));
 		break;
 	case CONTROL_UNFIT:
 		take_unfit(w, m->value);
@@ -334,7 +374,7 @@ static bool take_message(struct worker_child *w)
 			return false;
 		}
 		drop_control(w);
-		ends(w);
+		ends(w, soon_us(w));
 	} else if (n != (ssize_t)sizeof(m)) {
 		misbehaved(w, "not a control message");
 	} else if (w->state == WORKER_CALLED) {

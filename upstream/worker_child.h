@@ -47,7 +47,7 @@ struct worker_house {
 	struct event_base *base;
 	const struct conf_pool *conf;
 	const struct clock *clock;
-	uint64_t end_timeout_ms;
+	uint64_t end_timeout_ms;                    /* for one that has no request any more, or is not waited for */
 	bool debug;                                 /* somebody develops: what they write is shown as it is */
 	bool front_there;                           /* slot sockets are of use */
 	int (*kill)(void *ctx, pid_t pid, int sig); /* NULL: kill(2) */
@@ -58,6 +58,7 @@ struct worker_house {
 struct worker_seat {
 	bool wanted;     /* it waits for a slot socket */
 	bool given;      /* it has got one since its process started */
+	bool given_up;   /* the front does not wait for what it does */
 	uint64_t due_us; /* the next one, not before */
 };
 
@@ -69,6 +70,7 @@ struct worker_child {
 	pid_t pid; /* 0: none, or not known yet */
 	unsigned generation;
 	uint64_t born_us;
+	uint64_t ends_us;        /* ENDING: since when */
 	uint64_t pss;            /* bytes, as it said last; 0: it did not */
 	char why[CHILD_WHY_MAX]; /* it will be or was lost; "": not known */
 	/* the supervisor's */
@@ -100,11 +102,18 @@ void worker_child_reaped(struct worker_child *w);
 /* CALLED, STARTING, UP: it gets slots from now on. */
 void worker_child_release(struct worker_child *w);
 
-/* It ends when what it has begun is done, at the latest after end_timeout_ms. */
+/*
+ * It ends when what it has begun is done. No request may take longer than the pool's timeout, and a stream that is passed through not longer than that
+ * from now on: end_timeout_ms later it is killed.
+ */
 void worker_child_end(struct worker_child *w);
-/* The same, also to one that ends already, and without waiting for `seat`; first it is asked to log what its threads are at. */
+/* The same, also to one that ends already: there is no request any more that anybody waits for, so end_timeout_ms is all that it gets. */
+void worker_child_end_soon(struct worker_child *w);
+/* As worker_child_end, also to one that ends already, and without waiting for `seat`; first it is asked to log what its threads are at. */
 void worker_child_end_without(struct worker_child *w, unsigned seat);
 void worker_child_kill(struct worker_child *w);
+/* CALLED: nobody comes, and why. */
+void worker_child_not_born(struct worker_child *w, const char *why);
 
 /* The wishes of a front that is gone do not wait for their pause. */
 void worker_child_fresh_front(struct worker_child *w);

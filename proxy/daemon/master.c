@@ -57,6 +57,7 @@ struct staff {
 	struct supervisor *supervisor; /* NULL: somebody else's pool */
 	bool ready;                    /* a worker has been ready for a request */
 	struct trigger *trigger;       /* restart_on_change; NULL: none */
+	struct master *master;         /* with a trigger */
 };
 
 struct master {
@@ -339,7 +340,10 @@ static const struct supervisor_events supervisor_events = {
 
 static void on_pulled(void *ctx)
 {
-	supervisor_restart(ctx, "the file of restart_on_change has changed");
+	struct staff *staff = ctx;
+
+	if (staff->master->state < MASTER_DRAINING)
+		supervisor_restart(staff->supervisor, "the file of restart_on_change has changed");
 }
 
 static int new_trigger(struct master *m, struct staff *staff, const struct conf_pool *conf)
@@ -348,7 +352,8 @@ static int new_trigger(struct master *m, struct staff *staff, const struct conf_
 
 	if (!conf->restart_on_change)
 		return 0;
-	err = trigger_new(m->base, conf->restart_on_change, on_pulled, staff->supervisor, &staff->trigger);
+	staff->master = m;
+	err = trigger_new(m->base, conf->restart_on_change, on_pulled, staff, &staff->trigger);
 	if (err)
 		log_error("pool=%s restart_on_change=%s what=\"it cannot be watched\" error=\"%s\"", conf->name,
 		    conf->restart_on_change, strerror(-err));
@@ -424,7 +429,11 @@ static void restart_workers(struct master *m, const char *why)
 {
 	unsigned pools = 0;
 
-	for (size_t i = 0; m->state < MASTER_STOPPING && i < pool_count(m); i++)
+	if (m->state >= MASTER_DRAINING) {
+		log_info("event=no_restart what=\"forebay is ending: workers are not started anew\"");
+		return;
+	}
+	for (size_t i = 0; i < pool_count(m); i++)
 		if (m->staff[i].supervisor) {
 			supervisor_restart(m->staff[i].supervisor, why);
 			pools++;

@@ -239,6 +239,28 @@ static void the_new_relieve_the_old_one_by_one(void **state)
 	tear_down(&w);
 }
 
+/* What it has begun before the deploy does not fail through it. */
+static void the_old_ones_may_take_as_long_as_a_request_may(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 1);
+	w.conf.timeout_ms = 60000;
+	supervisor_restart(w.s, "test");
+	tell(&w, 1, CONTROL_WANT, 0);
+	assert_true(heard_end(&w, 0));
+	pass_ms(&w, 60000 + END_MS - 1);
+	assert_int_equal(w.fakes[0].killed, 0);
+	assert_false(was_said("rolling restart done"));
+	pass_ms(&w, 1);
+	assert_int_equal(w.fakes[0].killed, SIGKILL);
+	die(&w, 0, SIGKILL);
+	assert_true(was_said("rolling restart done"));
+	assert_int_equal(w.started, 2);
+	tear_down(&w);
+}
+
 /* What becomes of the first new worker, and what is said. */
 static const struct {
 	uint32_t type;
@@ -406,6 +428,34 @@ static void workers_are_forked_once_the_application_is_loaded(void **state)
 	close(one);
 	close(two);
 	assert_true(supervisor_reaped(w.s, getpid(), EXITED(0)));
+	tear_down(&w);
+}
+
+static void a_fork_that_cannot_be_is_said_once(void **state)
+{
+	const struct zygote_message no_fork = { .type = ZYGOTE_NO_FORK, .error = EAGAIN };
+	struct world w;
+	size_t len = 0;
+
+	(void)state;
+	set_up(&w, 1, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	for (int i = 0; i < 10; i++) {
+		int control = born(&w, 0, 0);
+
+		assert_int_equal(fdpass_send(w.fakes[0].control, &no_fork, sizeof(no_fork), NULL, 0, 0), sizeof(no_fork));
+		close(control);
+		pump(&w);
+		if (i == 0)
+			len = said.len;
+		pass_ms(&w, 40000);
+	}
+	assert_true(was_said("could not be started\" error=EAGAIN"));
+	assert_null(memmem(said.ptr + len, said.len - len, "EAGAIN", 6));
+	assert_null(memmem(said.ptr, said.len, "worker lost", 11));
+	says(&w, born(&w, 0, 0), CONTROL_HERE);
+	assert_true(was_said("workers can be started again"));
 	tear_down(&w);
 }
 
@@ -617,12 +667,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_new_relieve_the_old_one_by_one),
+		cmocka_unit_test(the_old_ones_may_take_as_long_as_a_request_may),
 		cmocka_unit_test(what_fails_leaves_the_old_ones_serving),
 		cmocka_unit_test(asked_for_while_one_runs_it_runs_once_more),
 		cmocka_unit_test(a_place_is_waited_for),
 		cmocka_unit_test(an_old_one_that_dies_meanwhile_is_replaced_too),
 		cmocka_unit_test(a_start_that_cannot_be_is_said_once),
 		cmocka_unit_test(workers_are_forked_once_the_application_is_loaded),
+		cmocka_unit_test(a_fork_that_cannot_be_is_said_once),
 		cmocka_unit_test(nobody_else_is_believed),
 		cmocka_unit_test(what_cannot_be_forked_is_loaded_by_each),
 		cmocka_unit_test(an_application_that_cannot_be_loaded_is_tried_again_and_told_of),

@@ -27,6 +27,7 @@
 #define WORKERS_MAX 64
 #define SLOTS_MAX   16
 #define END_MS      5000
+#define TIMEOUT_MS  60000
 
 struct fake {
 	pid_t pid;
@@ -455,10 +456,96 @@ static void a_worker_that_is_stuck_is_ended_and_replaced(void **state)
 	pass_ms(&w, END_MS);
 	assert_int_equal(w.workers[0].killed, 0);
 	assert_int_equal(w.workers[1].killed, SIGKILL);
+	assert_int_equal(w.started, 3); /* beside it: it took its time */
 	die(&w, 1, SIGNALED(SIGKILL));
 	assert_int_equal(w.started, 3);
-	supervisor_replace(w.s, 2, 0); /* a successor that still starts */
+	supervisor_replace(w.s, 4, 0); /* a successor that still starts */
 	expect_end_without(&w, 2, 0);
+	tear_down(&w);
+}
+
+/* Serving on all seats. */
+static void up_with_slots(struct world *w, unsigned worker, unsigned threads)
+{
+	int fd;
+
+	for (unsigned i = 0; i < threads; i++)
+		tell(w, worker, CONTROL_WANT, i);
+	for (unsigned i = 0; i < threads; i++) {
+		assert_int_equal(hear(w, worker, &fd).type, CONTROL_SLOT);
+		close(fd);
+	}
+}
+
+static void start_patient(struct world *w, unsigned threads)
+{
+	set_up(w, 1, threads, false);
+	w->conf.timeout_ms = TIMEOUT_MS;
+	supervisor_start(w->s);
+	supervisor_fresh_slots(w->s);
+	up_with_slots(w, 0, threads);
+}
+
+/* What it has begun may take as long as a request may take; it is relieved long before. */
+static void whoever_ends_has_time_for_its_requests(void **state)
+{
+	static const enum control_type why[] = { CONTROL_SPENT, CONTROL_SWOLLEN };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(why); i++) {
+		struct world w;
+
+		start_patient(&w, 2);
+		tell(&w, 0, why[i], 0);
+		pass_ms(&w, 999);
+		assert_int_equal(w.started, 1);
+		pass_ms(&w, 1);
+		assert_int_equal(w.started, 2);
+		pass_ms(&w, TIMEOUT_MS + END_MS - 1001);
+		assert_int_equal(w.workers[0].killed, 0);
+		pass_ms(&w, 1);
+		assert_int_equal(w.workers[0].killed, SIGKILL);
+		die(&w, 0, SIGNALED(SIGKILL));
+		pass_ms(&w, 60000);
+		assert_int_equal(w.started, 2);
+		tear_down(&w);
+	}
+}
+
+static void nobody_waits_for_one_whose_requests_are_all_given_up(void **state)
+{
+	struct world w;
+
+	(void)state;
+	start_patient(&w, 2);
+	supervisor_replace(w.s, 0, 0);
+	pass_ms(&w, 2 * END_MS);
+	assert_int_equal(w.workers[0].killed, 0); /* the other one's */
+	supervisor_replace(w.s, 1, 0);
+	pass_ms(&w, END_MS - 1);
+	assert_int_equal(w.workers[0].killed, 0);
+	pass_ms(&w, 1);
+	assert_int_equal(w.workers[0].killed, SIGKILL);
+	tear_down(&w);
+}
+
+static void at_the_very_end_nobody_waits_for_long(void **state)
+{
+	struct world w;
+
+	(void)state;
+	start_patient(&w, 1);
+	tell(&w, 0, CONTROL_SPENT, 0); /* it ends already, and takes its time */
+	pass_ms(&w, 1000);
+	up_with_slots(&w, 1, 1);
+	supervisor_stop(w.s, false); /* no front, no requests */
+	pass_ms(&w, END_MS - 1);
+	assert_int_equal(w.workers[0].killed, 0);
+	assert_int_equal(w.workers[1].killed, 0);
+	pass_ms(&w, 1);
+	assert_int_equal(w.workers[0].killed, SIGKILL);
+	assert_int_equal(w.workers[1].killed, SIGKILL);
+	assert_int_equal(w.started, 2);
 	tear_down(&w);
 }
 
@@ -990,6 +1077,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_worker_that_has_done_its_share_is_replaced_at_once),
 		cmocka_unit_test(workers_that_have_done_their_share_at_once_do_not_spin),
 		cmocka_unit_test(a_worker_that_is_stuck_is_ended_and_replaced),
+		cmocka_unit_test(whoever_ends_has_time_for_its_requests),
+		cmocka_unit_test(nobody_waits_for_one_whose_requests_are_all_given_up),
+		cmocka_unit_test(at_the_very_end_nobody_waits_for_long),
 		cmocka_unit_test(at_the_end_workers_are_asked_then_killed_and_not_replaced),
 		cmocka_unit_test(a_second_word_kills_at_once),
 		cmocka_unit_test(a_worker_that_talks_nonsense_is_killed),

@@ -131,10 +131,13 @@ static void serve(const struct worker_app *app, void *app_ctx, int sock)
 	_Atomic uint64_t started = 0;
 	const atomic_bool ending = false;
 	const struct talk_plan talk = { .app = app, .app_ctx = app_ctx, .started = &started, .ending = &ending };
+	pid_t self = getpid();
 
 	if (app->prepare_thread)
 		app->prepare_thread(app_ctx);
 	(void)!talk_serve(sock, &talk); /* what became of it the listener knows */
+	if (getpid() != self)
+		_exit(1); /* a process that the application has forked, and that came back from it */
 	if (app->leave_thread)
 		app->leave_thread(app_ctx);
 }

@@ -1,5 +1,6 @@
 #include "upstream/worker/runtime.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include "core/fdpass.h"
 #include "core/log.h"
 #include "upstream/worker/footprint.h"
+#include "upstream/worker/offspring.h"
 #include "upstream/worker/talk.h"
 
 struct runtime;
@@ -41,18 +43,76 @@ struct runtime {
 	atomic_bool ending;
 	_Atomic uint64_t served;
 	uint64_t served_max; /* 0: any number */
+	bool is_copy;        /* in a process that the application has forked */
 	/* the main thread's */
 	uint64_t looked_at;   /* `served` at its last look */
 	uint64_t reported_at; /* `served` at its last report, made at: */
 	uint64_t reported_ms;
 };
 
-/* Fails only when the master has gone, which the main thread sees. */
+/* Fails when the master has gone, which the main thread sees, or when there is no control socket any more. */
 static void tell_master(const struct runtime *rt, enum control_type type, unsigned seat, uint64_t value)
 {
 	const struct control_message m = { .type = type, .seat = seat, .value = value };
+	ssize_t n = fdpass_send(rt->plan->control, &m, sizeof(m), NULL, 0, 0);
 
-	(void)!fdpass_send(rt->plan->control, &m, sizeof(m), NULL, 0, 0);
+	if (n != -EBADF && n != -ENOTSOCK)
+		return;
+	/* The main thread may sleep on what the descriptor was, and nobody would ever know. */
+	log_error("what=\"the application has closed descriptors that are not its own: this worker ends\"");
+	_exit(1);
+}
+
+/*
+ * What the application forks. A child that kept the slot sockets would hide from the front, and so from the client, that the worker behind them has
+ * died; one that comes back from the application would answer in its place.
+ */
+
+/* The number stays taken, or the child's next file would have it. */
+static void put_away(int fd, int dead)
+{
+	if (fd != -1 && dead != -1)
+		(void)dup3(dead, fd, O_CLOEXEC);
+	else if (fd != -1)
+		close(fd);
+}
+
+static void cut_off(struct runtime *rt)
+{
+	int dead = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* of nobody */
+
+	for (unsigned i = 0; i < rt->plan->threads; i++) {
+		put_away(rt->seats[i].sock, dead);
+		put_away(rt->seats[i].next, dead);
+	}
+	put_away(rt->plan->control, dead);
+	if (dead != -1)
+		close(dead);
+	rt->is_copy = true;
+}
+
+static void before_fork(void *ctx)
+{
+	struct runtime *rt = ctx;
+
+	pthread_mutex_lock(&rt->lock);
+}
+
+static void after_fork(void *ctx, bool child)
+{
+	struct runtime *rt = ctx;
+
+	if (child)
+		cut_off(rt);
+	pthread_mutex_unlock(&rt->lock);
+}
+
+static const struct offspring_events offspring_events = { .before = before_fork, .after = after_fork };
+
+static _Noreturn void end_copy(void)
+{
+	log_warning("what=\"a process that the application has forked came back from it: it ends\" pid=%d", (int)getpid());
+	_exit(1);
 }
 
 /*
@@ -133,6 +193,8 @@ static void seat_serve(struct seat *seat)
 	};
 	int err = talk_serve(seat->sock, &talk);
 
+	if (rt->is_copy)
+		end_copy();
 	if (err && err != -EPIPE)
 		log_warning("seat=%u what=\"slot socket closed\" error=%s", seat->index, strerrorname_np(-err));
 }
@@ -441,6 +503,8 @@ int runtime_run(const struct runtime_plan *plan)
 	pthread_mutex_init(&rt->lock, NULL);
 	rt->done_fd = rt->stir_fd = -1;
 	err = make_seats(rt);
+	if (!err)
+		err = offspring_watch(&offspring_events, rt);
 	if (err) {
 		runtime_free(rt);
 		return err;
@@ -450,6 +514,7 @@ int runtime_run(const struct runtime_plan *plan)
 		err = wait_for_end(rt);
 	if (!err && leave_given_up(rt))
 		err = -ETIME;
+	offspring_unwatch();
 	if (err)
 		return err;
 	join_all(rt);

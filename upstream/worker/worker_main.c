@@ -1,6 +1,7 @@
 #include "upstream/worker/worker_main.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -84,6 +85,16 @@ static bool is_fit(const struct worker_args *args, const struct worker_app *app,
 	return false;
 }
 
+/* Whatever the application has blocked when it was loaded. */
+static void hear_signal(int sig)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	(void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 int worker_life(const struct worker_args *args, const struct worker_app *app, void *app_ctx, struct started_line *page)
 {
 	const struct runtime_plan plan = {
@@ -97,8 +108,10 @@ int worker_life(const struct worker_args *args, const struct worker_app *app, vo
 	};
 	int err;
 
-	if (app->watch_stack)
+	if (app->watch_stack) {
+		hear_signal(SIGURG);
 		app->watch_stack(app_ctx);
+	}
 	if (!is_fit(args, app, app_ctx))
 		_exit(1);
 	err = runtime_run(&plan);
