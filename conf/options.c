@@ -256,7 +256,9 @@ static const struct option pool_options[] = {
 	ROW(POOL, "umask", OCTAL, RESTART, unsigned, umask, .max = 0777, .initial = "022",
 	    .help = "What is taken from the mode of files that the workers make. With app only."),
 	ROW(POOL, "niceness", NICENESS, RESTART, int, niceness, .initial = "0",
-	    .help = "How much more than forebay the workers give way to other processes. With app only."),
+	    .help =
+	        "How much more than forebay the workers give way to other processes. Below 0 takes CAP_SYS_NICE, or LimitNICE= in "
+	        "the unit. With app only."),
 	TOKENS(POOL, locale, "a locale such as C.UTF-8 or de_DE.UTF-8", "C.UTF-8", RESTART,
 	    "The workers' locale (LC_ALL), unless `environment` says another. With app only."),
 	LIST(POOL, "environment", ENVIRONMENT, char *, environment, environment_count, RESTART,

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -101,6 +102,23 @@ static int check_directory(const struct launch *l)
 	return -ENOENT;
 }
 
+/* Who may not give way less than others cannot start anybody who does: tried here, since no worker could say it as clearly. */
+static int check_niceness(const struct launch *l)
+{
+	int ours = getpriority(PRIO_PROCESS, 0), err;
+
+	if (l->conf->niceness >= 0)
+		return 0;
+	if (setpriority(PRIO_PROCESS, 0, ours + l->conf->niceness) == -1) {
+		err = -errno;
+		log_error("pool=%s niceness=%d what=\"below 0 takes CAP_SYS_NICE, or systemd's LimitNICE=\" error=%s",
+		    l->conf->name, l->conf->niceness, strerrorname_np(-err));
+		return err;
+	}
+	(void)setpriority(PRIO_PROCESS, 0, ours);
+	return 0;
+}
+
 int launch_refresh(struct launch *l)
 {
 	char why[ENVIRONMENT_WHY_MAX], text[ENVIRONMENT_WHY_MAX];
@@ -125,6 +143,8 @@ int launch_init(struct launch *l, const struct conf_pool *conf, const char *defa
 	err = choose_program(l);
 	if (!err)
 		err = check_directory(l);
+	if (!err)
+		err = check_niceness(l);
 	if (!err)
 		err = choose_user(l, default_user);
 	if (!err)

@@ -33,7 +33,7 @@ struct launch_pipes {
 
 /*
  * Borrows conf. default_user: for a pool without `user` under a root master, or NULL. 0, or -errno, said in the log: -EPERM (root without a user),
- * -ENOENT (unknown user or group, no directory, no program), -ENOTSUP (an app that is not built in), -EINVAL (environment_file).
+ * -EACCES (niceness), -ENOENT (unknown user or group, no directory, no program), -ENOTSUP (an app that is not built in), -EINVAL (environment_file).
  */
 MUST_USE int launch_init(struct launch *l, const struct conf_pool *conf, const char *default_user);
 void launch_done(struct launch *l);

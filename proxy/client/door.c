@@ -282,13 +282,12 @@ static void step_handshake(struct door *d)
 /* May free d. */
 static void step_tls(struct door *d)
 {
+	bool fresh = d->state != DOOR_HANDSHAKE;
 	char first;
 
-	if (d->state == DOOR_HANDSHAKE)
-		step_handshake(d);
-	else if (look(d, &first, 1) == 0)
+	if (fresh && look(d, &first, 1) == 0)
 		return;
-	else if (first >= 'A' && first <= 'Z')
+	if (fresh && first >= 'A' && first <= 'Z')
 		door_pass(d, false); /* a method: http1 says that it has come to the wrong port */
 	else
 		step_handshake(d);

@@ -602,6 +602,15 @@ static int new_keeper(struct master *m)
 	return keeper_new(&o, &keeper_events, m, &m->keeper);
 }
 
+/* Some pool's workers are to come before other processes. */
+static bool hurries(const struct master *m)
+{
+	for (size_t i = 0; i < pool_count(m); i++)
+		if (m->staff[i].supervisor && m->o.conf->pools[i].niceness < 0)
+			return true;
+	return false;
+}
+
 /* What cannot be told yet, for want of anybody who would come to an end, is an error of the start. */
 static int start(struct master *m)
 {
@@ -624,7 +633,7 @@ static int start(struct master *m)
 		return err;
 	}
 	/* Everything that needed more is open. */
-	if (!sandbox_master())
+	if (!sandbox_master(hurries(m)))
 		log_debug("event=capabilities_kept");
 	err = quarantine_check(m->quarantine);
 	if (err)

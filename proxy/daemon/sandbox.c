@@ -19,7 +19,7 @@
 #endif
 
 #define KEPT (1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_KILL | 1u << CAP_NET_BIND_SERVICE | 1u << CAP_DAC_READ_SEARCH)
-static_assert(CAP_NET_BIND_SERVICE < 32 && CAP_DAC_READ_SEARCH < 32, "all in the first word");
+static_assert(CAP_NET_BIND_SERVICE < 32 && CAP_DAC_READ_SEARCH < 32 && CAP_SYS_NICE < 32, "all in the first word");
 
 /* A service manager may have given the master one for the ports below 1024, in a way that goes through exec. */
 static bool drop_all(void)
@@ -48,15 +48,16 @@ void sandbox_worker(void)
 }
 
 /* What a root process execs has all that the bounding set has: workers that run as root are nobody's aim, but are possible. */
-static void drop_bounding_set(void)
+static void drop_bounding_set(uint32_t kept)
 {
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (cap >= 32 || !(KEPT & 1u << cap))
+		if (cap >= 32 || !(kept & 1u << cap))
 			(void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 }
 
-bool sandbox_master(void)
+bool sandbox_master(bool hurries)
 {
+	const uint32_t kept = KEPT | (hurries ? 1u << CAP_SYS_NICE : 0);
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
 
@@ -64,10 +65,10 @@ bool sandbox_master(void)
 		return true;
 	if (syscall(SYS_capget, &header, data) == -1)
 		return false;
-	drop_bounding_set();
+	drop_bounding_set(kept);
 	/* In a container some of these are not there to be kept. */
 	for (size_t i = 0; i < ARRAY_LEN(data); i++) {
-		data[i].permitted &= i == 0 ? KEPT : 0;
+		data[i].permitted &= i == 0 ? kept : 0;
 		data[i].effective = data[i].permitted;
 		data[i].inheritable = 0;
 	}

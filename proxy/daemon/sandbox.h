@@ -17,9 +17,9 @@ bool sandbox_front(void);
 void sandbox_worker(void);
 
 /*
- * A root master: keeps CAP_SETUID, SETGID, KILL, NET_BIND_SERVICE and DAC_READ_SEARCH and no other, for itself and what it execs. Does
- * nothing for others. False: the kernel refused.
+ * A root master: keeps CAP_SETUID, SETGID, KILL, NET_BIND_SERVICE and DAC_READ_SEARCH and no other, for itself and what it execs; and
+ * CAP_SYS_NICE where workers shall come before others. Does nothing for others than root. False: the kernel refused.
  */
-bool sandbox_master(void);
+bool sandbox_master(bool hurries);
 
 #endif

@@ -111,6 +111,19 @@ def test_workers_have_the_limit_of_open_files_that_forebay_was_started_with(work
     assert len(limits) == 2 and set(limits.values()) == {(soft, 3000)}
 
 
+@pytest.mark.skipif(not ROOT, reason="only root may have more than others")
+def test_a_niceness_below_ours_is_had_or_refused_at_the_start(work):
+    site = work.forebay({**DEMO, "niceness": "-3"})
+    ours = os.getpriority(os.PRIO_PROCESS, site.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in site.wait_workers(2)} == {max(ours - 3, -20)}
+    for pid in site.workers():
+        with open(f"/proc/{pid}/status") as f:
+            assert "CapEff:\t0000000000000000\n" in f.read()
+    site = work.forebay({**DEMO, "niceness": "-3"}, name="without", ready=False, wrap=["setpriv", "--bounding-set=-sys_nice"])
+    site.expected = {1}
+    assert site.wait() == 1 and "niceness=-3" in site.log() and "CAP_SYS_NICE" in site.log()
+
+
 def test_a_bad_environment_file_is_an_error_with_its_line(work):
     path = work.write("environment", "A=b\nnonsense\n")
     site = work.forebay({**DEMO, "environment_file": path}, ready=False)
