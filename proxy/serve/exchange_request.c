@@ -51,6 +51,7 @@ static int request_build(struct exchange *ex)
 	r->streams = ex->open;
 	r->upgrade = ex->message.upgrade;
 	r->secure = ex->origin.client.secure;
+	r->tls_version = ex->origin.tls_version;
 	r->mount = ex->route->mount;
 	r->length_known = !(r->body && ex->open && ex->message.framing == FRAMING_CHUNKED);
 	if (r->body)

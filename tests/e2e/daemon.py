@@ -34,6 +34,14 @@ def is_sanitized():
     return any(mark in program for mark in (b"__asan_init", b"__tsan_init", b"__msan_init"))
 
 
+def sanitizers_of_python():
+    """What they want to be told where there is Python in a process."""
+    if not is_sanitized():
+        return {}
+    suppressions = os.path.join(TOP, "tests", "data", "python.supp")
+    return {"PYTHONMALLOC": "malloc", "LSAN_OPTIONS": f"suppressions={suppressions}:print_suppressions=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
 LIVE = set()  # pids of what was started and not yet reaped
 _addresses = 0
 
@@ -313,6 +321,11 @@ class Work:
         daemon.update(forebay or {})
         if pool and "app" in pool and ROOT:
             pool = {"user": POOL_USER, **pool}
+        if pool and str(pool.get("app")).startswith("wsgi:"):
+            # A worker's environment is its own.
+            said = pool.get("environment") or []
+            said = [said] if isinstance(said, str) else list(said)
+            pool = {**pool, "environment": said + [f"{name}={value}" for name, value in sanitizers_of_python().items()]}
         sections = {"forebay": daemon, "listen main": {"address": "%s:%d" % address, **(listen or {})}}
         if pool:
             sections["pool app"] = pool
@@ -332,8 +345,9 @@ class Work:
         site.access_path = access or site.access_path
         return site
 
-    def forebay_run(self, args, address, name="forebay", ready=True, **kw):
-        return Forebay(self, args, address, name=name, ready=ready, **kw)
+    def forebay_run(self, args, address, name="forebay", ready=True, env=None, **kw):
+        env = {**(os.environ if env is None else env), **sanitizers_of_python()}
+        return Forebay(self, args, address, name=name, ready=ready, env=env, **kw)
 
     def logs(self):
         out = []

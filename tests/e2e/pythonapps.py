@@ -17,14 +17,6 @@ def needs(module):
     return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"Debian's package of {module} is not there")
 
 
-def sanitizers():
-    """A worker's environment is its own: what a build with sanitizers wants to be told stands in the pool's."""
-    if not daemon.is_sanitized():
-        return []
-    suppressions = os.path.join(daemon.TOP, "tests", "data", "python.supp")
-    return ["PYTHONMALLOC=malloc", f"LSAN_OPTIONS=suppressions={suppressions}:print_suppressions=0", "UBSAN_OPTIONS=print_stacktrace=1"]
-
-
 def serve(work, target, processes=1, threads=1, route=None, environment=(), more_pool=None, **kw):
     """A forebay with this application. FOREBAY_TEST_FOLDER in its environment is a folder that it may write to."""
     folder = work.path("folder")
@@ -32,7 +24,7 @@ def serve(work, target, processes=1, threads=1, route=None, environment=(), more
         os.mkdir(folder)
         os.chmod(folder, 0o777)
     pool = {"app": "wsgi:" + target, "directory": APPS, "processes": processes, "threads": threads,
-            "environment": [f"FOREBAY_TEST_FOLDER={folder}", "PYTHONDONTWRITEBYTECODE=1", *sanitizers(), *environment], **(more_pool or {})}
+            "environment": [f"FOREBAY_TEST_FOLDER={folder}", "PYTHONDONTWRITEBYTECODE=1", *environment], **(more_pool or {})}
     site = work.forebay(pool, route=route, **kw)
     site.folder = folder
     site.notes = lambda: notes(folder)

@@ -9,9 +9,11 @@ import time
 
 import pytest
 
+import certs
 from client import Client, Cut, message
 from procs import kill, wait_for
 from pythonapps import APPS, needs_python, serve
+from secure import SecureClient
 
 pytestmark = needs_python
 LINES = b"".join(b"%d bottles of beer\n" % i for i in range(10000))
@@ -391,6 +393,14 @@ def test_queue_ms_is_the_time_that_a_worker_was_waited_for(one):
 def test_a_value_of_any_length(one):
     for n in (0, 1, 511, 512, 513, 20000):
         assert environ_of(one, "GET", "/environment", [("User-Agent", "v" * n)])["environ"].get("HTTP_USER_AGENT", "") == "v" * n
+
+
+def test_tls_shows_in_the_environ(work):
+    pair = certs.CA(work.dir).issue("site", ["localhost"])
+    site = serve(work, "cases", listen={"tls": "main"}, more={"tls main": pair.options})
+    with SecureClient(site.address) as c:
+        e = json.loads(c.ask("GET", "/environment").body)["environ"]
+    assert (e["wsgi.url_scheme"], e["HTTPS"], e["SSL_PROTOCOL"], e["SERVER_PORT"]) == ("https", "on", "TLSv1.3", str(site.address[1]))
 
 
 # wsgi.input.

@@ -163,6 +163,8 @@ static void put_client(struct sink *s)
 	put(s, SLICE("REQUEST_SCHEME"), s->r->secure ? SLICE("https") : SLICE("http"));
 	if (s->r->secure)
 		put(s, SLICE("HTTPS"), SLICE("on"));
+	if (s->r->secure && s->r->tls_version)
+		put(s, SLICE("SSL_PROTOCOL"), slice_str(s->r->tls_version));
 	if (s->r->id[0])
 		put(s, SLICE("FOREBAY_REQUEST_ID"), slice_str(s->r->id));
 	put_queue_time(s);
