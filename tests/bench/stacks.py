@@ -198,7 +198,7 @@ class Stage:
                 text = f.read()
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return "/python3" in text or "libpython3" in text
+        return any(name in text for name in ("/python3", "libpython3", "/forebay-wsgi"))
 
     def pids(self):
         return [pid for child in self.children for pid in measure.family(child.pid)]
