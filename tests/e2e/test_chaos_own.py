@@ -14,9 +14,9 @@ import pytest
 
 import procs
 from client import Client, Cut, message
-from daemon import SITE, scaled
+from daemon import SITE, is_sanitized, scaled
 from procs import wait_for
-from pythonapps import needs_python
+from pythonapps import needs_python, serve
 from tools import pattern, read_record
 
 KILLS_PER_SECOND = 5
@@ -251,3 +251,56 @@ def test_no_descriptor_is_left_over(work, seed):
     assert site.front() == front
     wait_for(lambda: all(a <= b + 1 for a, b in zip(rest(), before)), lambda: f"{before} before, {rest()} after")
     print(f"{len(load.answers)} requests, master and front: {before} -> {rest()}")
+
+
+@needs_python
+def test_nothing_is_left_over_of_python_workers(work, seed):
+    """Answers small and large, in memory and by descriptor, exceptions, workers that have done their share, clients that leave, and
+    a rolling restart: descriptors are as many as before, memory is near to what it was."""
+    site = serve(work, "cases", 4, 2, log_in_memory=True, route={"body_memory": "64K"},
+                 more_pool={"max_requests": max(20, LEAK_REQUESTS // 20), "queue_timeout": "5m", "timeout": "5m"})
+    with open(os.path.join(site.folder, "file"), "wb") as f:
+        f.write(b"a line of a file\n" * 20_000)
+    kinds = ["/one", "/one", "/one", "/generator", "/written", "/big_parts", "/raises", "/raises_in_the_middle", "/file_plain", "/environment", "/closing"]
+
+    def one(ident):
+        if seed.randrange(10) == 0:
+            return "POST", "/body?read", pattern(seed.choice([10, 5000, 300_000]))
+        return "GET", seed.choice(kinds), None
+
+    def masters():
+        return site.pid, site.front(), *site.zygotes()
+
+    def rest():
+        """Of the master, the front, the zygote, and the most that a worker has."""
+        wait_for(lambda: len(site.workers()) == 4 and len(site.zygotes()) == 1, "the workers to be back")
+        for _ in range(40):
+            assert site.ask("GET", "/one").status == 200
+        pids = masters()
+        assert len(pids) == 3
+        # A worker ends between two looks at it, when it has done its share.
+        seen = [(procs.descriptors(pid), procs.memory_kb(pid, "VmRSS")) for pid in site.workers() if procs.runs(pid)]
+        return [procs.descriptors(pid) for pid in pids] + [max(n for n, _ in seen)], \
+            [procs.memory_kb(pid, "VmRSS") for pid in pids] + [max(kb for _, kb in seen)]
+
+    def deploy(count):
+        procs.kill(site.pid, signal.SIGHUP)
+        site.wait_log("rolling restart done", count)
+
+    Load(site, 8, one, count=max(400, LEAK_REQUESTS // 10)).join()
+    deploy(1)
+    Load(site, 8, one, count=400).join()
+    descriptors, memory = rest()
+    load = Load(site, 8, one, count=LEAK_REQUESTS)
+    load.join()
+    for i in range(20):
+        with site.connect() as c:
+            c.send(message("POST", "/body?read", body=pattern(300_000))[:200_000])
+            c.reset()
+    deploy(2)
+    Load(site, 8, one, count=400).join()
+    assert load.wrong == [] and {s for s, _ in load.answers.values()} == {200, 500}
+    wait_for(lambda: all(a <= b + 1 for a, b in zip(rest()[0], descriptors)), lambda: f"{descriptors} before, {rest()[0]} after")
+    after = rest()
+    print(f"{len(load.answers)} requests; master, front, zygote, workers: descriptors {descriptors} -> {after[0]}, VmRSS in kB {memory} -> {after[1]}")
+    assert is_sanitized() or all(a < b + 16_000 for a, b in zip(after[1], memory)), (memory, after[1])

@@ -39,6 +39,7 @@ struct world {
 	bool is_child;
 	unsigned ready, start_failed;
 	pid_t last_slot_pid;
+	uint64_t room; /* memory; 0: not known */
 };
 
 static struct buf said; /* by the log */
@@ -68,7 +69,16 @@ static void start_failed(void *ctx, size_t pool_index UNUSED)
 	w->start_failed++;
 }
 
-static const struct supervisor_events events = { .slot_ready = slot_ready, .start_failed = start_failed };
+static uint64_t memory_room(void *ctx)
+{
+	const struct world *w = ctx;
+
+	return w->room ? w->room : UINT64_MAX;
+}
+
+static const struct supervisor_events events = {
+	.slot_ready = slot_ready, .start_failed = start_failed, .memory_room = memory_room
+};
 
 static int fake_spawn(void *ctx, const struct spawn_plan *plan, pid_t *ret)
 {
@@ -642,6 +652,11 @@ static void workers_come_while_requests_wait_and_go_when_they_are_not_needed(voi
 	supervisor_fresh_slots(w.s);
 	assert_int_equal(w.started, 1);
 	tell(&w, 0, CONTROL_WANT, 0);
+	tell(&w, 0, CONTROL_MEMORY, 1000000);
+	w.room = 2000000; /* one more of that size, and nothing would be left */
+	supervisor_scale(w.s, &waits);
+	assert_int_equal(w.started, 1);
+	w.room = 2000002;
 	supervisor_scale(w.s, &waits);
 	assert_int_equal(w.started, 2);
 	supervisor_scale(w.s, &waits);

@@ -247,6 +247,8 @@ struct world {
 	int front[SEATS]; /* -1: none */
 };
 
+static unsigned look_ms; /* of the next world's worker; 0: as ever */
+
 static void *run(void *ctx)
 {
 	struct world *w = ctx;
@@ -288,7 +290,13 @@ static void start(struct world *w, const struct worker_app *what, unsigned threa
 	bool wanted[SEATS] = { false };
 	int pair[2];
 
-	*w = (struct world){ .plan = { .app = what, .threads = threads, .max_requests = max_requests } };
+	*w = (struct world){ .plan = {
+		                 .app = what,
+		                 .threads = threads,
+		                 .max_requests = max_requests,
+		                 .look_ms = look_ms,
+		                 .report_ms = look_ms,
+		             } };
 	for (unsigned i = 0; i < SEATS; i++)
 		w->front[i] = -1;
 	if (what->load)
@@ -963,6 +971,26 @@ static void a_worker_ends_after_its_share(void **state)
 	join(&w);
 }
 
+static void a_worker_that_serves_says_how_much_memory_it_has(void **state)
+{
+	struct world w;
+
+	(void)state;
+	look_ms = 1;
+	start(&w, &app, 1, 0);
+	look_ms = 0;
+	for (uint64_t serial = 1; serial <= 3; serial++) {
+		struct control_message m;
+
+		ask(&w, 0, serial, "GET", "/ok");
+		expect_ok(&w, 0, serial, false);
+		m = hear(&w);
+		assert_int_equal(m.type, CONTROL_MEMORY);
+		assert_true(m.value > 4096);
+	}
+	stop(&w);
+}
+
 /* In a process of its own: threads stay behind. */
 static int in_a_child(struct runtime_plan *plan, const struct control_message *m, bool with_fd)
 {
@@ -1089,6 +1117,7 @@ int main(void)
 		cmocka_unit_test(the_end_does_not_wait_for_what_was_given_up),
 		cmocka_unit_test(a_request_that_was_sent_before_the_end_is_served),
 		cmocka_unit_test(a_worker_ends_after_its_share),
+		cmocka_unit_test(a_worker_that_serves_says_how_much_memory_it_has),
 		cmocka_unit_test(a_worker_without_a_proper_master_ends),
 		cmocka_unit_test(the_pages_of_the_demo),
 		cmocka_unit_test(the_checksum_is_the_one_that_everybody_has),
