@@ -50,7 +50,8 @@ static const char help[] =
     "  forebay --version\n"
     "  forebay --help\n"
     "\n"
-    "SIGTERM, SIGINT: end what has begun, then end; again: end now. SIGUSR1: open the logs anew.\n";
+    "SIGTERM, SIGINT: end what has begun, then end; again: end now. SIGHUP: load the applications anew. SIGUSR1: open the\n"
+    "logs anew.\n";
 
 static int usage(const char *what, const char *about)
 {
@@ -205,18 +206,17 @@ static int run(int argc, char **argv)
 static int replay_by(const char *config, const char *file)
 {
 	struct conf *conf = load(config);
-	const struct conf_address *to;
-	bool proxy_protocol = false;
+	struct replay_door to;
 	int status = EXIT_FAILURE;
 
 	if (!conf)
 		return EXIT_FAILURE;
-	to = replay_choose(conf, &proxy_protocol);
-	if (to)
-		status = replay_main(file, to, proxy_protocol);
+	if (replay_choose(conf, &to))
+		status = replay_main(file, &to);
 	else
 		fprintf(stderr,
-		    "forebay: %s has no listener without TLS that serves: add one, say on a Unix socket, or use --to\n",
+		    "forebay: %s has no listener that serves without a client's certificate: add one, say on a Unix socket, or use "
+		    "--to\n",
 		    config);
 	conf_drop(&conf);
 	return status;
@@ -230,7 +230,7 @@ static int replay_to(const char *address, const char *file)
 
 	if (conf_address_parse(slice_str(address), true, &to, &why) != 0)
 		return usage(why, address);
-	status = replay_main(file, &to, false);
+	status = replay_main(file, &(struct replay_door){ .address = &to });
 	free(to.text);
 	return status;
 }

@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/fields.h"
 #include "core/http1.h"
+#include "proxy/daemon/replay_wire.h"
 
 #define ERRORS_MAX  (64u << 10)
 #define FIELDS_MAX  2000
@@ -33,6 +35,7 @@ struct reading {
 	bool has_length;
 	uint64_t length;
 	unsigned length_line;
+	struct replay_asks *asks;
 };
 
 static void PRINTF_LIKE(3, 4) complain(struct reading *r, unsigned line, const char *fmt, ...)
@@ -70,7 +73,7 @@ static bool is_target(struct slice s)
 	return s.len > 0;
 }
 
-static void take_request_line(struct reading *r, struct slice line, bool *ret_is_head)
+static void take_request_line(struct reading *r, struct slice line)
 {
 	struct slice method, target, version = line;
 	bool ok = slice_cut(&version, ' ', &method) && slice_cut(&version, ' ', &target);
@@ -81,7 +84,7 @@ static void take_request_line(struct reading *r, struct slice line, bool *ret_is
 		    r, r->line, "this is no request line: METHOD, path and HTTP/1.1 are expected, such as \"GET / HTTP/1.1\"");
 		return;
 	}
-	*ret_is_head = slice_eq(method, SLICE("HEAD"));
+	r->asks->is_head = slice_eq(method, SLICE("HEAD"));
 	buf_add(r->out, line);
 	buf_add(r->out, SLICE("\r\n"));
 }
@@ -97,6 +100,21 @@ static void take_length(struct reading *r, struct slice value)
 	r->has_length = true;
 	r->length = length;
 	r->length_line = r->line;
+}
+
+/* The name that TLS is asked for: no address has one (RFC 6066, 3). */
+static void take_host(struct reading *r, struct slice value)
+{
+	struct in_addr v4;
+	struct slice name = value;
+
+	(void)slice_cut(&value, ':', &name);
+	if (name.len >= sizeof(r->asks->host) || (name.len > 0 && name.ptr[0] == '['))
+		return;
+	memcpy(r->asks->host, name.ptr, name.len);
+	r->asks->host[name.len] = '\0';
+	if (inet_pton(AF_INET, r->asks->host, &v4) == 1)
+		r->asks->host[0] = '\0';
 }
 
 static void take_field(struct reading *r, struct slice line)
@@ -132,6 +150,7 @@ static void take_field(struct reading *r, struct slice line)
 		return;
 	case FIELD_HOST:
 		r->has_host = true;
+		take_host(r, value);
 		break;
 	default:
 		break;
@@ -156,9 +175,9 @@ static void take_body(struct reading *r)
 	buf_add(r->out, r->rest);
 }
 
-int replay_compose(const char *file, struct slice text, struct buf *message, bool *ret_is_head, struct buf *errors)
+int replay_compose(const char *file, struct slice text, struct buf *message, struct replay_asks *ret_asks, struct buf *errors)
 {
-	struct reading r = { .file = file, .rest = text, .out = message, .errors = errors };
+	struct reading r = { .file = file, .rest = text, .out = message, .errors = errors, .asks = ret_asks };
 	struct slice line = { "", 0 };
 	unsigned first;
 	bool more;
@@ -171,7 +190,8 @@ int replay_compose(const char *file, struct slice text, struct buf *message, boo
 		complain(&r, r.line + 1, "there is no request in this file");
 		return -EINVAL;
 	}
-	take_request_line(&r, line, ret_is_head);
+	*ret_asks = (struct replay_asks){ 0 };
+	take_request_line(&r, line);
 	for (unsigned n = 0; !r.failed && next_line(&r, &line) && line.len > 0; n++) {
 		if (n == FIELDS_MAX)
 			complain(&r, r.line, "more than %d fields", FIELDS_MAX);
@@ -215,17 +235,32 @@ static int read_file(const char *file, struct buf *text)
 
 /* ---- the daemon ---- */
 
-const struct conf_address *replay_choose(const struct conf *conf, bool *ret_proxy_protocol)
+/* All of a listener's agree in this. */
+static bool wants_certificate(const struct conf *conf, const struct conf_listen *l)
+{
+	return l->tls_count > 0 && conf_listen_tls(conf, l, 0)->client_verify == CLIENT_VERIFY_REQUIRE;
+}
+
+static const struct conf_listen *first_listener(const struct conf *conf, bool tls)
 {
 	for (size_t i = 0; i < conf->listen_count; i++) {
 		const struct conf_listen *l = &conf->listens[i];
 
-		if (l->tls_count > 0 || l->redirect_https || l->address_count == 0)
-			continue;
-		*ret_proxy_protocol = l->proxy_protocol;
-		return &l->addresses[0];
+		if ((l->tls_count > 0) == tls && !l->redirect_https && l->address_count > 0 && !wants_certificate(conf, l))
+			return l;
 	}
 	return NULL;
+}
+
+bool replay_choose(const struct conf *conf, struct replay_door *ret)
+{
+	const struct conf_listen *plain = first_listener(conf, false), *l = plain ? plain : first_listener(conf, true);
+
+	if (!l)
+		return false;
+	*ret =
+	    (struct replay_door){ .address = &l->addresses[0], .proxy_protocol = l->proxy_protocol, .tls = l->tls_count > 0 };
+	return true;
 }
 
 static int say(const char *what, int err)
@@ -234,21 +269,8 @@ static int say(const char *what, int err)
 	return EXIT_FAILURE;
 }
 
-/* A daemon that refuses may close before it has read all: its answer is what counts. */
-static void send_all(int fd, struct slice bytes)
-{
-	while (bytes.len > 0) {
-		ssize_t n = send(fd, bytes.ptr, bytes.len, MSG_NOSIGNAL);
-
-		if (n == -1 && errno != EINTR)
-			return;
-		if (n > 0)
-			bytes = slice_of(bytes.ptr + n, bytes.len - (size_t)n);
-	}
-}
-
 struct hearing {
-	int fd;
+	struct replay_wire *wire;
 	struct buf in; /* not looked at yet */
 };
 
@@ -260,12 +282,10 @@ static int hear(struct hearing *h)
 
 	if (!room)
 		return -ENOMEM;
-	do
-		n = recv(h->fd, room, PIECE_BYTES, 0);
-	while (n == -1 && errno == EINTR);
+	n = replay_wire_recv(h->wire, room, PIECE_BYTES);
 	if (n > 0)
 		h->in.len += (size_t)n;
-	return n == -1 ? -errno : n > 0;
+	return n < 0 ? (int)n : n > 0;
 }
 
 static void forget(struct hearing *h, size_t n)
@@ -360,9 +380,9 @@ static int hear_rest(struct hearing *h)
 	return more;
 }
 
-static int hear_answer(int fd, bool is_head)
+static int hear_answer(struct replay_wire *wire, bool is_head)
 {
-	struct hearing h = { .fd = fd };
+	struct hearing h = { .wire = wire };
 	struct http1_message m = { 0 };
 	unsigned status = 0;
 	int err;
@@ -386,27 +406,49 @@ static int hear_answer(int fd, bool is_head)
 	return status < 500 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-static int replay(const struct conf_address *to, bool proxy_protocol, struct slice message, bool is_head)
+static int send_plain(int fd, struct slice bytes)
 {
-	int fd = socket(to->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status;
+	return send(fd, bytes.ptr, bytes.len, MSG_NOSIGNAL) == (ssize_t)bytes.len ? 0 : -EPIPE;
+}
 
-	if (fd == -1 || connect(fd, &to->addr.any, to->len) == -1) {
-		status = say(to->text, -errno);
-	} else {
-		if (proxy_protocol)
-			send_all(fd, SLICE("PROXY UNKNOWN\r\n"));
-		send_all(fd, message);
-		status = hear_answer(fd, is_head);
-	}
-	if (fd != -1)
+static int reach(const struct replay_door *to)
+{
+	int fd = socket(to->address->addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd == -1 || connect(fd, &to->address->addr.any, to->address->len) == -1)
+		err = -errno;
+	/* Before TLS, and short enough for any fresh socket. */
+	if (!err && to->proxy_protocol)
+		err = send_plain(fd, SLICE("PROXY UNKNOWN\r\n"));
+	if (err && fd != -1)
 		close(fd);
+	return err ? err : fd;
+}
+
+/* A daemon that refuses may close before it has read all: its answer is what counts. */
+static int replay(const struct replay_door *to, struct slice message, const struct replay_asks *asks)
+{
+	const char *why = NULL;
+	struct replay_wire wire;
+	int fd = reach(to), status, err;
+
+	if (fd < 0)
+		return say(to->address->text, fd);
+	err = replay_wire_open(&wire, &fd, to->tls ? asks->host : NULL, &why);
+	if (err) {
+		fprintf(stderr, "forebay: %s: TLS: %s\n", to->address->text, why ? why : strerror(-err));
+		return EXIT_FAILURE;
+	}
+	replay_wire_send(&wire, message);
+	status = hear_answer(&wire, asks->is_head);
+	replay_wire_close(&wire);
 	return status;
 }
 
-int replay_main(const char *file, const struct conf_address *to, bool proxy_protocol)
+int replay_main(const char *file, const struct replay_door *to)
 {
 	struct buf text, message, errors;
-	bool is_head = false;
+	struct replay_asks asks;
 	int status, err;
 
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -416,11 +458,11 @@ int replay_main(const char *file, const struct conf_address *to, bool proxy_prot
 	err = read_file(file, &text);
 	if (err) {
 		status = say(file, err);
-	} else if ((err = replay_compose(file, buf_slice(&text), &message, &is_head, &errors)) != 0) {
+	} else if ((err = replay_compose(file, buf_slice(&text), &message, &asks, &errors)) != 0) {
 		fwrite(errors.ptr, 1, errors.len, stderr);
 		status = err == -ENOMEM ? say(file, err) : EXIT_FAILURE;
 	} else {
-		status = replay(to, proxy_protocol, buf_slice(&message), is_head);
+		status = replay(to, buf_slice(&message), &asks);
 	}
 	buf_done(&errors);
 	buf_done(&message);

@@ -1,16 +1,21 @@
 """Requests that were in a worker when it was lost: tried again where that is safe, kept for study, sent again by hand."""
 
+import contextlib
 import glob
 import os
 import select
 import signal
+import socket
+import ssl
 import stat
 import subprocess
 
 import pytest
 
+import certs
 import daemon
 import procs
+import secure
 from client import Client, Cut, message
 from daemon import FOREBAY, ROOT
 from procs import wait_for
@@ -19,7 +24,7 @@ from tools import pattern, read_record
 MB = 1 << 20
 
 
-def a_site(work, processes=2, threads=1, quarantine=None, more=None, forebay=None, **pool):
+def a_site(work, processes=2, threads=1, quarantine=None, more=None, forebay=None, listen=None, **pool):
     """A demo whose begun requests are recorded by their query; returns it, and the folder."""
     path = work.path("begun")
     with open(path, "w"):
@@ -27,7 +32,7 @@ def a_site(work, processes=2, threads=1, quarantine=None, more=None, forebay=Non
     os.chmod(path, 0o666)  # the workers are another user
     folder = quarantine or work.path("quarantine")
     site = work.forebay({"app": "demo", "processes": processes, "threads": threads, "queue_timeout": "5m", "quarantine_dir": folder,
-                         "environment": [f"FOREBAY_DEMO_RECORD={path}"], **pool}, more=more, forebay=forebay)
+                         "environment": [f"FOREBAY_DEMO_RECORD={path}"], **pool}, more=more, forebay=forebay, listen=listen)
     site.begun = lambda: [query for _, query, _ in read_record(path)]
     return site, folder
 
@@ -339,13 +344,71 @@ def test_replay_finds_the_listener_that_can_be_spoken_to(work):
     assert replay("-c", work.write("other.ini", text), path).stdout.startswith(b"HTTP/1.1 200 ")
     with open(work.write("none.ini", text.replace("proxy_protocol = on", "redirect_https = on"))) as f:
         out = replay("-c", f.name, path)
-    assert out.returncode == 1 and b"no listener without TLS" in out.stderr
+    assert out.returncode == 1 and b"has no listener that serves" in out.stderr
     for args in ((), (path, path), ("--to", "nonsense", path), ("-c", "a", "--to", "127.0.0.1:1", path), ("--what", path)):
         assert replay(*args).returncode == 2, args
     out = replay("--to", "127.0.0.1:1", path)
     assert out.returncode == 1 and b"127.0.0.1:1: Connection refused" in out.stderr
     out = replay("--to", "127.0.0.1:1", path + "-not")
     assert out.returncode == 1 and b"No such file" in out.stderr
+
+
+@pytest.mark.parametrize("first", ["", "PROXY"])
+def test_replay_speaks_tls_where_there_is_nothing_else(work, first):
+    ca = certs.CA(work.dir)
+    pair = ca.issue("site", ["site.example"])
+    site, folder = a_site(work, listen={"tls": "site", **({"proxy_protocol": "on"} if first else {})},
+                          more={"tls site": pair.options,
+                                "listen elsewhere": {"address": "%s:%d" % daemon.free_address(), "redirect_https": "on"}},
+                          forebay={"trusted": "127.0.0.1"})
+    body = pattern(3 * MB, 5)
+    with secure.SecureClient(site.address, first=b"PROXY UNKNOWN\r\n" if first else b"", name="site.example") as c:
+        c.send(message("POST", "/crash", [("Host", "site.example:443")], body))
+        assert c.response().status == 502
+    path = files(folder)[0]
+    with open(path, "rb") as f:
+        text = f.read().replace(b"POST /crash ", b"POST /echo ")
+    with open(path, "wb") as f:
+        f.write(text)
+    out = replay("--config", site.argv[-1], path)
+    assert out.returncode == 0 and out.stderr == b"" and out.stdout.startswith(b"HTTP/1.1 200 ")
+    assert out.stdout.endswith(body) and b"HTTPS=on\n" in out.stdout and b"HTTP_HOST=site.example:443\n" in out.stdout
+
+
+@pytest.mark.parametrize("host,name", [("site.example:443", "site.example"), ("site.example", "site.example"), ("127.0.0.1:8", None),
+                                       ("[::1]:8", None), ("a." * 200, None)])
+def test_replay_asks_for_the_name_of_the_request(work, host, name):
+    pair = certs.CA(work.dir).issue("site", ["site.example"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    asked = []
+    context.sni_callback = lambda sock, given, context: asked.append(given)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = work.write("other.ini", "[listen a]\naddress = 127.0.0.1:%d\ntls = a\n[tls a]\ncertificate = %s\nkey = %s\n"
+                            "[pool a]\napp = demo\n[route *]\npool = a\n" % (listener.getsockname()[1], pair.certificate, pair.key))
+        sender = subprocess.Popen([FOREBAY, "replay", "-c", config, work.write("request", f"GET / HTTP/1.1\nHost: {host}\n\n")],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+            if name:  # the end of the others is not said, so they may have been cut
+                with contextlib.suppress(OSError):
+                    sock.unwrap()
+    said = sender.communicate(timeout=60)[0]
+    assert asked == [name] and got.startswith(b"GET / HTTP/1.1\r\nHost: %s\r\n" % host.encode())
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+    assert (sender.returncode, b"the answer was cut" in said) == ((0, False) if name else (1, True))
+
+
+def test_replay_says_that_it_has_no_certificate(work):
+    ca = certs.CA(work.dir)
+    pair = ca.issue("site", ["site.example"])
+    options = {**pair.options, "client_ca": ca.certificate, "client_verify": "require"}
+    site, _ = a_site(work, listen={"tls": "main"}, more={"tls main": options})
+    out = replay("--config", site.argv[-1], work.write("request", "GET / HTTP/1.1\nHost: a\n\n"))
+    assert out.returncode == 1 and b"without a client's certificate" in out.stderr
 
 
 # What the application is told
