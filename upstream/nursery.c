@@ -9,7 +9,8 @@
 #include "core/fdpass.h"
 #include "core/log.h"
 
-#define TEXT_MAX (4 * ZYGOTE_TEXT_MAX)
+#define TEXT_MAX         (4 * ZYGOTE_TEXT_MAX)
+#define MESSAGES_AT_ONCE 64 /* the others of the master have their turn, whatever it says */
 
 static const unsigned may_follow[] = {
 	[NURSERY_LOADING] = TO(NURSERY_OPEN) | TO(NURSERY_KILLED) | TO(NURSERY_GONE),
@@ -140,7 +141,7 @@ static void on_control(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct nursery *n = ctx;
 
-	while (take_message(n))
+	for (int i = 0; i < MESSAGES_AT_ONCE && take_message(n); i++)
 		;
 	/* One that closed it and lives on: a while for the end that most likely has come already. */
 	if (n->control == -1 && n->state != NURSERY_KILLED)

@@ -1,6 +1,7 @@
 """Python workers on a bad day: applications that hang, hoard, fork, shout and close what is not theirs; machines that cannot fork;
 zygotes that are killed."""
 
+import collections
 import os
 import re
 import signal
@@ -162,6 +163,67 @@ def test_what_harms_nobody(work, path, status):
         program = wait_for(lambda: [pid for pid in procs.descendants(site.pid) if procs.cmdline(pid) == "/bin/sleep 3600"], "the program")[0]
         assert set(procs.descriptor_targets(program)) <= {"/dev/null", "pipe"}
         procs.kill(program, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("where", ["control", "slot", "both"])
+def test_words_that_are_not_its_own_cost_one_worker(work, where):
+    """Bytes without a meaning into sockets that the application was not given."""
+    site = day(work, processes=2)
+    with asks(site, "POST", f"/scribbles?id=a&where={where}") as c:
+        old = begun(site, "a")
+        assert c.response().status in ((200, 502) if where == "control" else (502,))  # it is killed for it
+    wait_for(lambda: not procs.runs(old), "its end")
+    for _ in range(10):
+        serves(site, not_by=[old])
+
+
+def test_one_that_does_not_stop_talking_holds_nobody_up(work):
+    """What it says is right, but for its number."""
+    site = day(work, processes=2)
+    with asks(site, "POST", "/babbles?id=a&gate=a") as c:
+        old = begun(site, "a")
+        for _ in range(20):
+            serves(site, not_by=[old])
+        procs.kill(site.pid, signal.SIGHUP)
+        wait_for(lambda: len({*site.workers()} - {old}) == 2, "the others to be new")
+        open_gate(site, "a")
+        assert c.response().status == 200
+    site.wait_log("rolling restart done")
+    assert not procs.runs(old)
+
+
+def test_an_application_that_ends_with_each_request_is_not_hammered(work):
+    """It is said once, and each client is told."""
+    site = day(work)
+    for _ in range(7):
+        assert site.ask("POST", "/exits", body=b"x").status == 502
+    site.wait_log('how="exit 3"', 7)
+    assert site.log().count("end again and again") == 1
+    pauses = [int(ms) for ms in re.findall(r'how="exit 3" .*restart_after_ms=(\d+)', site.log())]
+    assert len(pauses) == 7 and sorted(pauses) == pauses and pauses[-1] > 2000
+    serves(site)
+
+
+def test_workers_that_have_done_their_share_do_not_all_go_at_once(work):
+    """max_requests, and up to a tenth more, by lot."""
+    site = day(work, processes=8, pool={"max_requests": 500})
+
+    def ask():
+        with site.connect() as c:
+            for _ in range(1200):
+                r = c.ask("GET", "/")
+                assert r.status == 200
+                shares[int(r.body.split()[0])] += 1
+
+    shares = collections.Counter()
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sum(shares.values()) == 9600
+    ended = [n for pid, n in shares.items() if pid not in site.workers()]
+    assert len(ended) >= 8 and all(500 <= n <= 550 for n in ended) and len(set(ended)) > 1, shares
 
 
 # Children of its own.

@@ -142,17 +142,20 @@ def test_posts_while_workers_are_killed(work, seed, record_property):
     assert site.ask("POST", "/echo?id=end", body=b"").status == 200
 
 
-@needs_python
-def test_posts_to_a_python_application_while_its_workers_are_killed(work, seed):
-    """The same, and each answer is that of its request."""
+def a_python_site(work, **kw):
     path = work.path("begun")
     with open(path, "w"):
         pass
     os.chmod(path, 0o666)
     site = work.forebay({"app": "wsgi:chaos:application", "directory": SITE, "processes": 4, "threads": 2, "queue_timeout": "5m",
                          "queue_limit": 10_000, "timeout": "5m",
-                         "environment": [f"FOREBAY_TEST_RECORD={path}", "PYTHONDONTWRITEBYTECODE=1"]}, log_in_memory=True)
+                         "environment": [f"FOREBAY_TEST_RECORD={path}", "PYTHONDONTWRITEBYTECODE=1"], **kw}, log_in_memory=True)
     site.begun = lambda: [ident for _, ident, _ in read_record(path)]
+    return site
+
+
+def python_load(site, seconds):
+    """POSTs, small and large; each answer is that of its request."""
     bodies = [b"x", pattern(5000), pattern(400_000)]
     answer = {n: f"{len(b)} {hashlib.sha256(b).hexdigest()}\n".encode() for n, b in enumerate(bodies)}
 
@@ -162,13 +165,56 @@ def test_posts_to_a_python_application_while_its_workers_are_killed(work, seed):
     def right(ident, r):
         assert r.status == 502 or r.body == ident.encode() + b" " + answer[zlib.crc32(ident.encode()) % 3], (ident, r)
 
+    return Load(site, 12, one, seconds=seconds, check=right)
+
+
+@needs_python
+def test_posts_to_a_python_application_while_its_workers_are_killed(work, seed):
+    site = a_python_site(work)
     killer = Killer(site, seed)
-    load = Load(site, 12, one, seconds=scaled(8, 2), check=right)
+    load = python_load(site, scaled(8, 2))
     load.join()
     killer.end()
     lost, unwritten = check_books(site, load, killer.killed, 2)
     assert load.count(200) > 0 and killer.killed
     print(f"{len(load.answers)} requests, {len(killer.killed)} kills, {lost} lost and told, {unwritten} of them before their record")
+
+
+class Trouble(threading.Thread):
+    """Rolling restarts and killed zygotes, a few times a second."""
+
+    def __init__(self, site, rng):
+        super().__init__()
+        self.site, self.rng, self.over, self.done = site, rng, threading.Event(), 0
+        self.start()
+
+    def run(self):
+        while not self.over.wait(self.rng.uniform(0, 1)):
+            zygotes = self.site.zygotes()
+            if zygotes and self.rng.randrange(3) == 0:
+                procs.kill(self.rng.choice(zygotes), signal.SIGKILL)
+            else:
+                procs.kill(self.site.pid, signal.SIGHUP)
+            self.done += 1
+
+    def end(self):
+        self.over.set()
+        self.join()
+
+
+@needs_python
+def test_posts_while_workers_and_zygotes_are_killed_and_restarted(work, seed):
+    """Workers that have done their share as well. Who restarts loses nothing; who is killed, what it was at."""
+    site = a_python_site(work, max_requests=50)
+    killer, trouble = Killer(site, seed), Trouble(site, random.Random(seed.random()))
+    load = python_load(site, scaled(10, 3))
+    load.join()
+    killer.end()
+    trouble.end()
+    lost, unwritten = check_books(site, load, killer.killed, 2)
+    assert load.count(200) > 0 and killer.killed and trouble.done
+    print(f"{len(load.answers)} requests, {len(killer.killed)} kills, {trouble.done} restarts or killed zygotes, {lost} lost and told")
+    wait_for(lambda: len(site.workers()) == 4 and len(site.zygotes()) == 1, "all to be back")
 
 
 def test_uploads_by_descriptor_while_workers_are_killed(work, seed):

@@ -164,6 +164,29 @@ def test_a_file_that_is_touched_starts_one(work, app):
     work.write("trigger", "again")
     site.wait_log("rolling restart done", 2)
     assert number(site) == 4
+    app(GOOD % 5)
+    os.replace(work.write("another", "in its place"), trigger)
+    site.wait_log("rolling restart done", 3)
+    assert number(site) == 5
+    os.unlink(trigger)
+    os.symlink(work.write("elsewhere", "one"), trigger)
+    site.wait_log("rolling restart done", 4)
+    app(GOOD % 6)
+    work.write("elsewhere", "other words")
+    site.wait_log("rolling restart done", 5)
+    assert number(site) == 6
+
+
+def test_what_is_mended_while_the_broken_one_hangs_follows_it(work, app):
+    site = start(work, app, start_timeout="1500ms")
+    app("print('is loaded for ever', flush=True)\n" + BROKEN["hang"])
+    procs.kill(site.pid, signal.SIGHUP)
+    site.wait_log("is loaded for ever")
+    app(GOOD % 2)
+    procs.kill(site.pid, signal.SIGHUP)
+    site.wait_log("another one follows it")
+    site.wait_log("rolling restart done")
+    assert number(site) == 2 and rollouts(site, "rolling restart failed") == 1
 
 
 def test_a_dead_zygote_means_a_rolling_restart_once_a_worker_is_needed(work, app):

@@ -567,6 +567,34 @@ static void a_zygote_that_hangs_or_talks_nonsense_is_killed(void **state)
 	}
 }
 
+/* As many as the socket takes. */
+static unsigned fill(struct world *w, unsigned fake, const struct zygote_message *m)
+{
+	unsigned n = 0;
+
+	while (fdpass_send(w->fakes[fake].control, m, sizeof(*m), NULL, 0, MSG_DONTWAIT) > 0)
+		n++;
+	return n;
+}
+
+static void a_zygote_that_does_not_stop_talking_is_not_listened_to_for_ever(void **state)
+{
+	const struct zygote_message m = { .type = ZYGOTE_NO_FORK, .place = 1, .error = EAGAIN };
+	struct world w;
+	unsigned most;
+
+	(void)state;
+	set_up(&w, 1, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	most = fill(&w, 0, &m);
+	assert_true(most > 64);
+	(void)event_base_loop(w.base, EVLOOP_ONCE | EVLOOP_NONBLOCK); /* one turn of everybody's */
+	assert_int_equal(fill(&w, 0, &m), 64);
+	assert_int_equal(w.fakes[0].killed, 0);
+	tear_down(&w);
+}
+
 static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
 {
 	struct world w;
@@ -694,6 +722,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_forked_is_loaded_by_each),
 		cmocka_unit_test(an_application_that_cannot_be_loaded_is_tried_again_and_told_of),
 		cmocka_unit_test(a_zygote_that_hangs_or_talks_nonsense_is_killed),
+		cmocka_unit_test(a_zygote_that_does_not_stop_talking_is_not_listened_to_for_ever),
 		cmocka_unit_test(a_dead_zygote_is_not_loaded_anew_behind_anybodys_back),
 		cmocka_unit_test(nothing_is_left_at_the_end),
 		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),

@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -118,6 +120,37 @@ def points_elsewhere(query):
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3, null):
         os.dup2(null, fd)
+
+
+def sockets():
+    """Of forebay's: the control socket is the first."""
+    for fd in map(int, sorted(os.listdir("/proc/self/fd"), key=int)):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                yield fd
+        except OSError:
+            pass
+
+
+@case
+def scribbles(query):
+    control, *slots = sockets()
+    for fd in {"control": [control], "slot": slots, "both": [control, *slots]}[query["where"]]:
+        os.write(fd, b"what is this to you? " * 10)
+
+
+@case
+def babbles(query):
+    """How much memory it has, again and again."""
+    control, *_ = sockets()
+    message = struct.pack("<IIQ", 8, 0, 1 << 20)
+
+    def babble():
+        while True:
+            os.write(control, message)
+
+    threading.Thread(target=babble, daemon=True).start()
+    wait_for_gate(query)
 
 
 def in_child(work):
