@@ -17,6 +17,7 @@ from pythonapps import needs_python
 
 pytestmark = needs_python
 DEPLOYS = int(os.environ.get("FOREBAY_TEST_DEPLOYS") or scaled(30, 10))
+PROCESSES = 2
 
 GOOD = "import os\nNUMBER = %d\ndef application(environ, start_response):\n" \
        "    status = '200 OK'\n" \
@@ -97,7 +98,7 @@ def app(work):
 
 
 def start(work, app, **pool):
-    return work.forebay({"app": "wsgi:site_of_test", "directory": app.folder, "environment": "PYTHONDONTWRITEBYTECODE=1", "processes": 2,
+    return work.forebay({"app": "wsgi:site_of_test", "directory": app.folder, "environment": "PYTHONDONTWRITEBYTECODE=1", "processes": PROCESSES,
                          "threads": 2, "health_path": "/health", **pool})
 
 
@@ -107,7 +108,8 @@ def all_there(site):
 
     def every():
         seen.add(int(site.ask("GET", "/").body.split()[1]))
-        return seen == set(site.workers())
+        workers = site.workers()
+        return len(workers) == PROCESSES and seen == set(workers)
 
     wait_for(every, lambda: f"all of {site.workers()} to answer, not only {seen}")
 

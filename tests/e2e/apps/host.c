@@ -23,8 +23,10 @@ static int load(const struct forebay_setting *s, void **ret_ctx)
 	struct host *h = calloc(1, sizeof(*h));
 	char text[200];
 
-	if (!h || strcmp(s->target, "fail") == 0)
+	if (!h || strcmp(s->target, "fail") == 0) {
+		free(h);
 		return -2; /* ENOENT */
+	}
 	h->loaded_by = getpid();
 	snprintf(text, sizeof(text), "load target=%s processes=%u threads=%u debug=%d", s->target, s->processes, s->threads,
 	    s->debug);
