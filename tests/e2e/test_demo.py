@@ -229,7 +229,8 @@ def test_what_serves_lets_event_loops_go_first_and_hands_that_to_nobody(demo):
         return [os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
 
     for pid in demo.workers():
-        wait_for(lambda: policies(pid) == [os.SCHED_BATCH | os.SCHED_RESET_ON_FORK] * 2, lambda: f"the threads' policy, not {policies(pid)}")
+        # Two serve; a build with ThreadSanitizer has a thread more.
+        wait_for(lambda: policies(pid).count(os.SCHED_BATCH | os.SCHED_RESET_ON_FORK) == 2, lambda: f"the threads' policy, not {policies(pid)}")
     assert os.sched_getscheduler(demo.front()) == os.SCHED_OTHER
 
 

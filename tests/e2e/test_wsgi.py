@@ -219,6 +219,7 @@ def test_204_and_304_have_no_content(cases, name, status):
         for _ in range(2):
             r = c.ask("GET", f"/{name}?{status}")
             assert r.status == status and r.get("Transfer-Encoding") is None
+            assert status == 304 or r.get("Content-Length") is None  # RFC 9110, 8.6
             assert c.ask("GET", "/one").body == b"one"  # nothing stands between the two
         r = c.ask("HEAD", f"/{name}?200")
         assert (r.status, r.body) == (200, b"") and c.ask("GET", "/one").body == b"one"
@@ -553,6 +554,25 @@ def test_a_part_reaches_a_streaming_client_before_the_next_is_made(work, name, k
         with open(os.path.join(site.folder, "go"), "w"):
             pass
         c.until(b"data: second\n\n")
+
+
+@pytest.mark.parametrize("kind, few", [("text/event-stream", False), ("text/plain", True)])
+def test_parts_are_gathered_but_for_streams(work, kind, few):
+    """Seen by the application while nobody reads what it sends."""
+    site = serve(work, "cases", more_pool={"streams": 1})
+    front = site.front()
+    with Client(site.address) as c:
+        c.send(message("GET", f"/parts_while_nobody_reads?{kind}"))
+        wait_for(lambda: "parts begin" in site.notes(), "the application to begin")
+        kill(front, signal.SIGSTOP)
+        try:
+            with open(os.path.join(site.folder, "go"), "w"):
+                pass
+            left = wait_for(lambda: [int(line[5:]) for line in site.notes() if line.startswith("left ")], "its parts")[0]
+        finally:
+            kill(front, signal.SIGCONT)
+        assert left < 25 if few else left == 50
+        assert c.response().body == b"part" * 50
 
 
 # Loading.

@@ -364,7 +364,7 @@ def written_for_ever(environ, start_response):
 @case
 def no_content(environ, start_response):
     """What must have no content has none, whatever is given."""
-    write = start_response(environ["QUERY_STRING"] + " Whatever", [("X-Kept", "yes")])
+    write = start_response(environ["QUERY_STRING"] + " Whatever", [("X-Kept", "yes"), ("Content-Length", "100")])
     write(b"written")
     return [b"content ", b"that", b" cannot be"]
 
@@ -877,6 +877,49 @@ def pid(environ, start_response):
 
 
 # Streams.
+
+def slot():
+    """The socket to the front, of a worker with one thread."""
+    import socket
+
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            s = socket.socket(fileno=os.dup(int(fd)))
+        except OSError:
+            continue
+        if s.family == socket.AF_UNIX and s.type == socket.SOCK_STREAM:
+            return s
+        s.close()
+    raise AssertionError("no slot")
+
+
+def waiting_in(s):
+    """Bytes that were sent and that nobody has read."""
+    import fcntl
+    import struct
+    import termios
+
+    return struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+
+@case
+def parts_while_nobody_reads(environ, start_response):
+    """How many of fifty parts had left when the next was asked for."""
+    import select
+
+    with slot() as s:
+        note("parts begin")
+        while not os.path.exists(os.path.join(FOLDER, "go")):
+            select.select([], [], [], 0.01)
+        start_response("200 OK", [("Content-Type", environ["QUERY_STRING"])])
+        left, before = 0, waiting_in(s)
+        for _ in range(50):
+            yield b"part"
+            now = waiting_in(s)
+            left += now > before
+            before = now
+    note(f"left {left}")
+
 
 @case
 def gated(environ, start_response):

@@ -1,6 +1,7 @@
 /* A host that tells what it was told: the order of its callbacks, in the answer. Built by test_worker_kit.py against the installed kit. */
 #include <forebay/worker.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,14 +9,18 @@
 
 struct host {
 	pid_t loaded_by;
+	pthread_mutex_t lock; /* of told: threads are prepared at once */
 	char told[1024];
 };
 
 static void tell(struct host *h, const char *what)
 {
-	size_t len = strlen(h->told);
+	size_t len;
 
+	pthread_mutex_lock(&h->lock);
+	len = strlen(h->told);
 	snprintf(h->told + len, sizeof(h->told) - len, "%s\n", what);
+	pthread_mutex_unlock(&h->lock);
 }
 
 static int load(const struct forebay_setting *s, void **ret_ctx)
@@ -28,6 +33,7 @@ static int load(const struct forebay_setting *s, void **ret_ctx)
 		return -2; /* ENOENT */
 	}
 	h->loaded_by = getpid();
+	pthread_mutex_init(&h->lock, NULL);
 	snprintf(text, sizeof(text), "load target=%s processes=%u threads=%u debug=%d", s->target, s->processes, s->threads,
 	    s->debug);
 	tell(h, text);
@@ -45,7 +51,9 @@ static void serve(void *ctx, struct forebay_request *r)
 		forebay_reset(r);
 		forebay_status(r, 202);
 	}
+	pthread_mutex_lock(&h->lock);
 	forebay_write(r, h->told, strlen(h->told));
+	pthread_mutex_unlock(&h->lock);
 	forebay_write(r, h->loaded_by == getpid() ? "here\n" : "forked\n", h->loaded_by == getpid() ? 5 : 7);
 }
 
