@@ -98,8 +98,10 @@ def app(work):
 
 
 def start(work, app, **pool):
-    return work.forebay({"app": "wsgi:site_of_test", "directory": app.folder, "environment": "PYTHONDONTWRITEBYTECODE=1", "processes": PROCESSES,
+    site = work.forebay({"app": "wsgi:site_of_test", "directory": app.folder, "environment": "PYTHONDONTWRITEBYTECODE=1", "processes": PROCESSES,
                          "threads": 2, "health_path": "/health", **pool})
+    wait_for(lambda: len(site.workers()) == PROCESSES, "all workers")  # it is ready with the first
+    return site
 
 
 def all_there(site):
@@ -108,8 +110,7 @@ def all_there(site):
 
     def every():
         seen.add(int(site.ask("GET", "/").body.split()[1]))
-        workers = site.workers()
-        return len(workers) == PROCESSES and seen == set(workers)
+        return seen == set(site.workers())
 
     wait_for(every, lambda: f"all of {site.workers()} to answer, not only {seen}")
 
