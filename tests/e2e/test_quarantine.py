@@ -365,6 +365,7 @@ def test_replay_speaks_tls_where_there_is_nothing_else(work, first):
     with secure.SecureClient(site.address, first=b"PROXY UNKNOWN\r\n" if first else b"", name="site.example") as c:
         c.send(message("POST", "/crash", [("Host", "site.example:443")], body))
         assert c.response().status == 502
+    site.wait_log("event=quarantined")  # all of it is there
     path = files(folder)[0]
     with open(path, "rb") as f:
         text = f.read().replace(b"POST /crash ", b"POST /echo ")
