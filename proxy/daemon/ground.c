@@ -11,6 +11,7 @@
 #include "core/buf.h"
 #include "core/log.h"
 #include "proxy/daemon/spooldir.h"
+#include "upstream/launch.h"
 
 #define ERRORS_MAX (64u << 10)
 
@@ -122,6 +123,24 @@ static int find_user(struct ground *g)
 	if (!g->conf->daemon.user)
 		log_info("forebay.user is not set: the front runs as \"%s\"", name);
 	return check_pool_users(g, name);
+}
+
+bool ground_check(const struct conf *conf)
+{
+	struct ground g = { .conf = conf };
+	bool ok = geteuid() != 0 || find_user(&g) == 0;
+
+	for (size_t i = 0; geteuid() == 0 && i < conf->pool_count; i++) {
+		struct launch l;
+
+		if (conf->pools[i].app == APP_NONE)
+			continue;
+		if (launch_init(&l, &conf->pools[i], g.worker_user) == 0)
+			launch_done(&l);
+		else
+			ok = false;
+	}
+	return ok;
 }
 
 /* ---- limits ---- */

@@ -38,6 +38,12 @@ struct ground {
 /* 0, or -errno after saying in the log what is wrong; then ground_done() is still due. `logs_sink` of `g` is the log's sink from here on. */
 MUST_USE int ground_lay(struct ground *g, const struct conf *conf);
 
+/*
+ * For `forebay -t`: whom the front and the workers run as, their folders and programs. For root, as who else starts a daemon with workers may
+ * not see all that root sees. False: what is wrong stands in the log.
+ */
+MUST_USE bool ground_check(const struct conf *conf);
+
 /* Opens the logs anew, by SIGUSR1. What cannot be opened stays as it was, and that is logged: false. */
 bool ground_reopen_logs(struct ground *g);
 

@@ -13,8 +13,10 @@
 
 #include "conf/conf.h"
 #include "core/buf.h"
+#include "core/log.h"
 #include "proxy/client/tls.h"
 #include "proxy/daemon/front.h"
+#include "proxy/daemon/ground.h"
 #include "proxy/daemon/keys.h"
 #include "proxy/daemon/master.h"
 #include "proxy/daemon/replay.h"
@@ -127,6 +129,9 @@ static int check(const char *file)
 	if (!conf)
 		return EXIT_FAILURE;
 	status = check_keys(conf);
+	log_setup("forebay", LOG_LEVEL_WARNING, NULL, NULL);
+	if (!ground_check(conf))
+		status = EXIT_FAILURE;
 	if (status == EXIT_SUCCESS)
 		printf("configuration %s is fine\n", file);
 	conf_drop(&conf);

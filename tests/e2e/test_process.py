@@ -368,6 +368,23 @@ def test_t_says_that_a_configuration_is_good(work):
     assert r.returncode == 0, r.stderr
 
 
+@pytest.mark.skipif(not ROOT, reason="only root sees what a daemon would")
+@pytest.mark.parametrize("pool,words", [
+    ({"user": "no-such-user"}, "no-such-user"),
+    ({"group": "no-such-group"}, "no-such-group"),
+    ({"directory": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ({"environment_file": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ({"app": "worker:/nowhere/program"}, "/nowhere/program")])
+def test_t_looks_for_what_pools_need(work, pool, words):
+    good = {"app": "demo", "user": "daemon"}
+    path, _ = work.config(good, name="good")
+    r = run("-t", "-c", path)
+    assert r.returncode == 0 and r.stderr == "" and "is fine" in r.stdout
+    path, _ = work.config({**good, **pool})
+    r = run("-t", "-c", path)
+    assert r.returncode == 1 and words in r.stderr and r.stdout == ""
+
+
 BROKEN = """\
 [forebay]
 thread = 2

@@ -109,6 +109,7 @@ def test_an_import_error_at_the_start_is_shown_whole_and_ends_it(work, folder, t
     assert site.wait() == 1
     for word in words:
         assert word in site.log()
+    assert f"could not be loaded: wsgi:site_app, in the folder {folder.path}\n" in site.log() and "ENOEXEC" not in site.log()
 
 
 @wsgi

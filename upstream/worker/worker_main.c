@@ -124,6 +124,13 @@ int worker_life(const struct worker_args *args, const struct worker_app *app, vo
 	_exit(1);
 }
 
+void worker_say_not_loaded(int err)
+{
+	/* Whoever has nothing more to say than that it is no application has shown why. */
+	if (err != -ENOEXEC)
+		log_error("what=\"the application could not be loaded\" error=%s", strerrorname_np(-err));
+}
+
 int worker_main(int argc, char **argv, const struct worker_app *app)
 {
 	struct worker_args args;
@@ -139,7 +146,7 @@ int worker_main(int argc, char **argv, const struct worker_app *app)
 	if (status == 0) {
 		status = worker_life(&args, app, app_ctx, page);
 	} else {
-		log_error("what=\"the application could not be loaded\" error=%s", strerrorname_np(-status));
+		worker_say_not_loaded(status);
 		status = 1;
 	}
 	args_done(&args);

@@ -10,6 +10,9 @@
 /* main() of a worker that loads the application itself: argv is what args_write made. Returns the exit status. */
 int worker_main(int argc, char **argv, const struct worker_app *app);
 
+/* What load() returned: one line of log, but for -ENOEXEC: the application has said itself what is wrong with it. */
+void worker_say_not_loaded(int err);
+
 /* The same for one that was forked with the application in it; `page` is all of the started page. */
 int worker_life(const struct worker_args *args, const struct worker_app *app, void *app_ctx, struct started_line *page);
 

@@ -192,7 +192,7 @@ int zygote_main(int argc, char **argv, const struct worker_app *app)
 	}
 	err = app->load(&z.args.setting, &z.app_ctx);
 	if (err) {
-		log_error("what=\"the application could not be loaded\" error=%s", strerrorname_np(-err));
+		worker_say_not_loaded(err);
 		args_done(&z.args);
 		return 1;
 	}

@@ -3,6 +3,7 @@
 #include "upstream/worker/wsgi/wsgi.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -38,6 +39,17 @@ static int set_up(const struct worker_setting *setting)
 	return plan.file_wrapper ? environ_setup(&plan) : -1;
 }
 
+/* A module that is not found is most often looked for in the wrong place. */
+static void say_where(const char *target)
+{
+	char text[400], *here = getcwd(NULL, 0);
+
+	(void)snprintf(
+	    text, sizeof(text), "the application could not be loaded: wsgi:%s, in the folder %s", target, here ? here : "?");
+	free(here);
+	failure_log(text);
+}
+
 /* 0 or -errno: it was said why. */
 static int load_app(struct wsgi *w, const struct worker_setting *setting)
 {
@@ -51,7 +63,7 @@ static int load_app(struct wsgi *w, const struct worker_setting *setting)
 	lines_end();
 	if (w->app)
 		return 0;
-	failure_log("the application could not be loaded");
+	say_where(setting->target);
 	return -ENOEXEC;
 }
 
