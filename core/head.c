@@ -196,7 +196,7 @@ static int make_room(struct head *h, size_t text_bytes, size_t fields)
 		return 0;
 	if (h->text_len + text_bytes > text_size)
 		text_size = MIN(MAX(h->text_len + text_bytes, MAX(text_size * 2, (size_t)TEXT_FIRST)), (size_t)TEXT_MAX);
-	if (h->field_count + fields > field_size)
+	if (!h->fields || h->field_count + fields > field_size) /* the first text is followed by fields */
 		field_size = MIN(MAX(field_size * 2, (size_t)FIELDS_FIRST), (size_t)FIELDS_MAX);
 	return move_to_block(h, text_size, field_size);
 }
@@ -234,9 +234,10 @@ int head_add(struct head *h, struct slice name, struct slice value)
 
 int head_add_id(struct head *h, enum field_id id, struct slice name, struct slice value)
 {
+	size_t room = h->text_size - h->text_len;
 	int err;
 
-	if (h->field_count == h->field_size || name.len + value.len > h->text_size - h->text_len) {
+	if (h->field_count == h->field_size || name.len > room || value.len > room - name.len) {
 		if (name.len > TEXT_MAX || value.len > TEXT_MAX)
 			return -E2BIG;
 		err = make_room(h, name.len + value.len, 1);

@@ -29,13 +29,15 @@ static nghttp2_nv pair(struct slice name, struct slice value)
 }
 
 /* A name that we know by its id lies in lower case where it stays. */
-static nghttp2_nv field_pair(const struct head *h, unsigned i)
+static nghttp2_nv field_pair(const struct forward_field *f)
 {
-	enum field_id id = h->fields[i].id;
-	nghttp2_nv nv = pair(id == FIELD_OTHER ? head_name(h, i) : field_id_name(id), head_value(h, i));
+	nghttp2_nv nv = pair(f->id == FIELD_OTHER ? f->name : field_id_name(f->id), f->value);
 
-	if (id != FIELD_OTHER)
+	if (f->id != FIELD_OTHER)
 		nv.flags |= NGHTTP2_NV_FLAG_NO_COPY_NAME;
+	/* No two are the same: in the peer's table it would only be in the way, and make looking things up there long. */
+	if (f->id == FIELD_X_REQUEST_ID)
+		nv.flags |= NGHTTP2_NV_FLAG_NO_INDEX;
 	return nv;
 }
 
@@ -43,7 +45,8 @@ static nghttp2_nv field_pair(const struct head *h, unsigned i)
  * The library copies all other text, and makes names lower-case. `names` has room for one more than there are fields. What accepts an upgrade has
  * no meaning in the 200 that opens a tunnel (RFC 8441, 5).
  */
-static size_t fill_names(const struct head *h, unsigned status, char digits[static 3], nghttp2_nv *names)
+static size_t fill_names(
+    const struct forward_list *list, bool upgraded, unsigned status, char digits[static 3], nghttp2_nv *names)
 {
 	size_t n = 0;
 
@@ -51,15 +54,9 @@ static size_t fill_names(const struct head *h, unsigned status, char digits[stat
 		digits[2 - i] = (char)('0' + rest % 10);
 	names[n] = pair(SLICE(":status"), slice_of(digits, 3));
 	names[n++].flags |= NGHTTP2_NV_FLAG_NO_COPY_NAME;
-	for (unsigned i = 0; i < h->field_count; i++) {
-		if (h->status == 101 && slice_eq_nocase(head_name(h, i), SLICE("Sec-WebSocket-Accept")))
-			continue;
-		names[n] = field_pair(h, i);
-		/* No two are the same: in the peer's table it would only be in the way, and make looking things up there long. */
-		if (h->fields[i].id == FIELD_X_REQUEST_ID)
-			names[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
-		n++;
-	}
+	for (size_t i = 0; i < list->count; i++)
+		if (!upgraded || !slice_eq_nocase(list->fields[i].name, SLICE("Sec-WebSocket-Accept")))
+			names[n++] = field_pair(&list->fields[i]);
 	return n;
 }
 
@@ -78,18 +75,25 @@ static int submit(struct http2_stream *s, const nghttp2_nv *names, size_t n, enu
 	return nghttp2_submit_response(session, s->id, names, n, how == HOW_BODY ? &provider : NULL);
 }
 
-static int submit_head(struct http2_stream *s, const struct head *h, unsigned status, enum how how)
+/* A worker's head, as its client is to see it. */
+static int submit_head(
+    struct http2_stream *s, const struct head *h, const struct forward_response *f, unsigned status, enum how how)
 {
+	struct forward_field fields_in_place[NAMES_MAX];
 	nghttp2_nv in_place[NAMES_MAX], *names = in_place;
+	size_t max = 1u + h->field_count + FORWARD_OWN_FIELDS;
+	struct forward_list list = { .fields = fields_in_place };
 	char digits[3];
 	int err;
 
-	if (h->field_count >= NAMES_MAX) {
-		names = malloc((h->field_count + 1u) * sizeof(*names));
+	if (max > NAMES_MAX) {
+		names = malloc(max * (sizeof(*names) + sizeof(*list.fields)));
 		if (!names)
 			return -ENOMEM;
+		list.fields = (struct forward_field *)(names + max);
 	}
-	err = submit(s, names, fill_names(h, status, digits, names), how);
+	forward_response_list(h, f, &list);
+	err = submit(s, names, fill_names(&list, h->status == 101, status, digits, names), how);
 	if (names != in_place)
 		free(names);
 	return err ? -ENOMEM : 0;
@@ -122,15 +126,10 @@ static int write_response(struct http2_stream *s)
 		.date = date_text(&cx->date, loop_wall_us(cx->loop)),
 	};
 	enum how how = how_to_send(s, response->status);
-	struct head out;
 	int err;
 
 	f.has_length = exchange_response_length(s->exchange, &f.length) && !tunnel;
-	head_init(&out);
-	err = forward_response_head(response, &f, &out);
-	if (!err)
-		err = submit_head(s, &out, tunnel ? 200 : response->status, how);
-	head_done(&out);
+	err = submit_head(s, response, &f, tunnel ? 200 : response->status, how);
 	if (err)
 		return err;
 	if (how == HOW_BODY) {
@@ -218,14 +217,11 @@ static void http2_interim(void *ctx, const struct head *head)
 {
 	struct http2_stream *s = ctx;
 	const struct forward_response f = { .client_version = 20, .request_id = exchange_id(s->exchange) };
-	struct head out;
 
 	if (s->client->stuck)
 		return; /* a hint that comes late is none */
-	head_init(&out);
-	if (forward_response_head(head, &f, &out) == 0 && submit_head(s, &out, head->status, HOW_INTERIM) == 0)
+	if (submit_head(s, head, &f, head->status, HOW_INTERIM) == 0)
 		http2_kick(s->client);
-	head_done(&out);
 }
 
 static void http2_room(void *ctx)

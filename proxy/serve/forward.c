@@ -9,7 +9,6 @@
 #define TEXT_FIRST   256        /* of these, bytes on the stack */
 #define OWN_REQUEST  384 /* bytes that forebay adds to a request's head, about, but for the authority and the client's address */
 #define OWN_RESPONSE 192 /* to a response's */
-#define OWN_FIELDS   12
 #define START_BYTES  40
 
 /* What becomes of a field that is passed through; all else is kept. */
@@ -93,12 +92,13 @@ static bool options_name(const struct options *o, const struct head *in, struct 
 	return false;
 }
 
-/* A head in the making, as what it means or as bytes of HTTP/1.1. The first error sticks. */
+/* A head in the making, as what it means, as bytes of HTTP/1.1 or as a list of fields. The first error sticks. */
 struct build {
 	const struct head *in;
-	struct head *out; /* either this */
-	struct buf *wire; /* or this */
-	uint64_t ids;     /* of the fields that are in it: a bit for each enum field_id */
+	struct head *out;          /* either this */
+	struct buf *wire;          /* or this */
+	struct forward_list *list; /* or this */
+	uint64_t ids;              /* of the fields that are in it: a bit for each enum field_id */
 	int err;
 	/* the field whose value is being composed: on the wire where it will stand */
 	enum field_id id;
@@ -113,15 +113,16 @@ struct build {
 static_assert(FIELD_ID_COUNT <= 64, "build.ids");
 
 /* Its room is large, and is not cleared. */
-static void build_init(struct build *b, struct head *out, struct buf *wire)
+static void build_init(struct build *b, struct head *out, struct buf *wire, struct forward_list *list)
 {
 	b->out = out;
 	b->wire = wire;
+	b->list = list;
 }
 
 static void build_start(struct build *b, const struct head *in, size_t own_bytes)
 {
-	size_t fields = in->field_count + OWN_FIELDS, bytes = in->text_len + own_bytes;
+	size_t fields = in->field_count + FORWARD_OWN_FIELDS, bytes = in->text_len + own_bytes;
 
 	b->in = in;
 	b->ids = 0;
@@ -132,7 +133,7 @@ static void build_start(struct build *b, const struct head *in, size_t own_bytes
 	if (b->out) {
 		b->out->version = 11;
 		b->err = head_reserve(b->out, bytes, fields);
-	} else if (bytes + 4 * fields <= b->wire->max - b->wire->len) {
+	} else if (b->wire && bytes + 4 * fields <= b->wire->max - b->wire->len) {
 		(void)buf_room(b->wire, bytes + 4 * fields); /* at once, not bit by bit */
 	}
 }
@@ -144,7 +145,7 @@ static int build_end(struct build *b)
 		http1_write_end(b->wire);
 		if (b->wire->failed && !b->err)
 			b->err = -ENOMEM;
-	} else if (b->err) {
+	} else if (b->out && b->err) {
 		head_done(b->out);
 	}
 	return b->err;
@@ -155,6 +156,8 @@ static void add(struct build *b, enum field_id id, struct slice name, struct sli
 	b->ids |= 1ull << id;
 	if (b->wire)
 		http1_write_field(b->wire, name, value);
+	else if (b->list)
+		b->list->fields[b->list->count++] = (struct forward_field){ name, value, id };
 	else if (!b->err)
 		b->err = head_add_id(b->out, id, name, value);
 }
@@ -210,6 +213,14 @@ static void value_drop(struct build *b)
 
 static void add_u64(struct build *b, enum field_id id, struct slice name, uint64_t n)
 {
+	struct buf digits;
+
+	if (b->list) {
+		buf_init_in(&digits, b->list->length, sizeof(b->list->length), sizeof(b->list->length));
+		buf_u64(&digits, n);
+		add(b, id, name, buf_slice(&digits));
+		return;
+	}
 	value_begin(b, id, name);
 	buf_u64(b->value, n);
 	value_end(b);
@@ -579,7 +590,7 @@ int forward_request_head(const struct head *in, const struct forward_request *r,
 {
 	struct build b;
 
-	build_init(&b, ret, NULL);
+	build_init(&b, ret, NULL, NULL);
 	return build_request(&b, in, r);
 }
 
@@ -587,7 +598,7 @@ int forward_request_wire(const struct head *in, const struct forward_request *r,
 {
 	struct build b;
 
-	build_init(&b, NULL, out);
+	build_init(&b, NULL, out, NULL);
 	return build_request(&b, in, r);
 }
 
@@ -650,12 +661,8 @@ static void add_own_fields(struct build *b, const struct forward_response *r)
 static int build_response(struct build *b, const struct head *in, const struct forward_response *r)
 {
 	build_start(b, in, OWN_RESPONSE);
-	if (b->wire) {
+	if (b->wire)
 		http1_write_status_line(b->wire, in->status, head_text(in, in->reason));
-	} else {
-		b->out->status = in->status;
-		put(b, head_text(in, in->reason), &b->out->reason);
-	}
 	pass_response_fields(b, r);
 	add_response_framing(b, r);
 	add_response_connection(b, r);
@@ -663,18 +670,23 @@ static int build_response(struct build *b, const struct head *in, const struct f
 	return build_end(b);
 }
 
-int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret)
-{
-	struct build b;
-
-	build_init(&b, ret, NULL);
-	return build_response(&b, in, r);
-}
-
 int forward_response_wire(const struct head *in, const struct forward_response *r, struct buf *out)
 {
 	struct build b;
 
-	build_init(&b, NULL, out);
+	build_init(&b, NULL, out, NULL);
 	return build_response(&b, in, r);
+}
+
+void forward_response_list(const struct head *in, const struct forward_response *r, struct forward_list *ret)
+{
+	struct build b;
+	int err;
+
+	assert(r->client_version == 20 && !r->chunked);
+	ret->count = 0;
+	build_init(&b, NULL, NULL, ret);
+	err = build_response(&b, in, r);
+	assert(!err); /* nothing is allocated */
+	assert(ret->count <= (size_t)in->field_count + FORWARD_OWN_FIELDS);
 }

@@ -82,13 +82,25 @@ struct forward_response {
 };
 
 /*
- * Into an empty head (empty after an error too). X-Accel-Buffering is dropped, Server added if there is none. 1xx and 204 never
- * get a length; 1xx get no field of forebay's own but a 101's Connection. 0, -ENOMEM or -E2BIG.
+ * As bytes of HTTP/1.1, as forward_request_wire. X-Accel-Buffering is dropped, Server added if there is none. 1xx and 204 never
+ * get a length; 1xx get no field of forebay's own but a 101's Connection.
  */
-MUST_USE int forward_response_head(const struct head *in, const struct forward_response *r, struct head *ret);
-
-/* The same as bytes of HTTP/1.1, as forward_request_wire. */
 MUST_USE int forward_response_wire(const struct head *in, const struct forward_response *r, struct buf *out);
+
+#define FORWARD_OWN_FIELDS 12 /* that forebay adds to a head, at most */
+
+/* A response's fields where they stand: in the worker's head, in what forward_response points to, and here. */
+struct forward_list {
+	struct forward_field {
+		struct slice name, value;
+		enum field_id id;
+	} * fields; /* borrowed: room for those of the head and FORWARD_OWN_FIELDS */
+	size_t count;
+	char length[20]; /* Content-Length */
+};
+
+/* The same for a client_version of 20, which frames fields by itself. ret->fields is the caller's. */
+void forward_response_list(const struct head *in, const struct forward_response *r, struct forward_list *ret);
 
 /* True if the peer's word about the client counts. */
 bool forward_is_trusted(const struct forward_client *client, const struct conf *conf);

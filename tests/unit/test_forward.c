@@ -470,6 +470,26 @@ static void the_built_head_has_its_parts(void **state UNUSED)
 #define DATE   "Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
 #define SERVER "Server: forebay\r\n"
 
+/* The fields one by one are those of the bytes. */
+static void expect_list(size_t row, const struct head *in, const struct forward_response *r, const char *want)
+{
+	struct forward_field fields[64];
+	struct forward_list list = { .fields = fields };
+	struct buf text;
+
+	assert_true((size_t)in->field_count + FORWARD_OWN_FIELDS <= ARRAY_LEN(fields));
+	buf_init(&text, 65536);
+	forward_response_list(in, r, &list);
+	http1_write_status_line(&text, in->status, head_text(in, in->reason));
+	for (size_t i = 0; i < list.count; i++) {
+		http1_write_field(&text, fields[i].name, fields[i].value);
+		assert_int_equal(fields[i].id, field_id_from(fields[i].name));
+	}
+	http1_write_end(&text);
+	expect_text(row, &text, want);
+	buf_done(&text);
+}
+
 static void a_response_is_built_anew(void **state UNUSED)
 {
 	static const struct {
@@ -522,16 +542,23 @@ static void a_response_is_built_anew(void **state UNUSED)
 		{ "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 		    { .client_version = 10, .close = true },
 		    "HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\n" DATE SERVER "\r\n" },
+		/* HTTP/2 */
+		{ "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n",
+		    { .client_version = 20, .upgrade = true },
+		    "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n" },
+		{ "HTTP/1.1 200 OK\r\nConnection: x-gone\r\nX-Gone: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nServer: s\r\n\r\n",
+		    { .client_version = 20, .has_length = true, .length = UINT64_MAX, .request_id = SLICE_INIT("ours") },
+		    "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nServer: s\r\nContent-Length: 18446744073709551615\r\n" DATE
+		    "X-Request-Id: ours\r\n\r\n" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct forward_response r = cases[i].options;
 		struct http1_message m;
-		struct head in, out;
+		struct head in;
 		struct buf text;
 
 		head_init(&in);
-		head_init(&out);
 		buf_init(&text, 65536);
 		r.date = SLICE("Tue, 14 Nov 2023 22:13:20 GMT");
 		r.client_version = r.client_version ? r.client_version : 11;
@@ -539,13 +566,10 @@ static void a_response_is_built_anew(void **state UNUSED)
 			fail_msg("row %zu: does not parse", i);
 		assert_int_equal(forward_response_wire(&in, &r, &text), 0);
 		expect_text(i, &text, cases[i].out);
-		assert_int_equal(forward_response_head(&in, &r, &out), 0);
-		buf_clear(&text);
-		write_response(&out, &text);
-		expect_text(i, &text, cases[i].out);
+		if (r.client_version == 20)
+			expect_list(i, &in, &r, cases[i].out);
 		buf_done(&text);
 		head_done(&in);
-		head_done(&out);
 	}
 }
 
@@ -554,7 +578,7 @@ static void connection_has_no_limit_in_responses(void **state UNUSED)
 {
 	struct forward_response r = { .client_version = 11 };
 	struct http1_message m;
-	struct head in, out;
+	struct head in;
 	struct buf text;
 
 	buf_init(&text, 65536);
@@ -563,14 +587,12 @@ static void connection_has_no_limit_in_responses(void **state UNUSED)
 		buf_printf(&text, ",b%u", i);
 	buf_printf(&text, ",X-Gone\r\nx-gone: 1\r\nb7: 1\r\nc: 1\r\n\r\n");
 	head_init(&in);
-	head_init(&out);
 	assert_int_equal(http1_response(buf_slice(&text), METHOD_GET, &in, &m), HTTP1_OK);
-	assert_int_equal(forward_response_head(&in, &r, &out), 0);
-	assert_int_equal(out.field_count, 2); /* c, Server; no Date was given */
-	assert_true(slice_eq(head_name(&out, 0), SLICE("c")));
+	buf_clear(&text);
+	assert_int_equal(forward_response_wire(&in, &r, &text), 0);
+	expect_text(0, &text, "HTTP/1.1 200 OK\r\nc: 1\r\n" SERVER "\r\n"); /* no Date was given */
 	buf_done(&text);
 	head_done(&in);
-	head_done(&out);
 }
 
 int main(void)
