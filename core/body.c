@@ -31,7 +31,7 @@ struct segment *body_segment_new(struct body *b, enum segment_kind kind)
 
 	if (!body_charge(b, sizeof(*seg)))
 		return NULL;
-	seg = malloc(sizeof(*seg));
+	seg = pieces_take(&b->loop->pieces, sizeof(*seg));
 	if (!seg) {
 		body_uncharge(b, sizeof(*seg));
 		return NULL;
@@ -54,7 +54,7 @@ struct segment *body_block_new(struct body *b, size_t size)
 		}
 		body_uncharge(b, size);
 	}
-	free(seg);
+	pieces_give(&b->loop->pieces, seg, sizeof(*seg));
 	body_uncharge(b, sizeof(*seg));
 	return NULL;
 }
@@ -96,7 +96,7 @@ void body_segment_free(struct body *b, struct segment *seg)
 		close_foreign(b, &seg->foreign.fd);
 		break;
 	}
-	free(seg);
+	pieces_give(&b->loop->pieces, seg, sizeof(*seg));
 	body_uncharge(b, sizeof(*seg));
 }
 
@@ -163,7 +163,7 @@ static void destroy(struct body *b)
 		spool_file_give(loop->spool, &b->own_fd, b->own_charged);
 	charged = b->charged;
 	assert(TAILQ_EMPTY(&b->segments) && b->memory == 0 && charged == sizeof(*b));
-	free(b);
+	pieces_give(&loop->pieces, b, sizeof(*b));
 	lease_give(&loop->lease, charged);
 }
 
@@ -181,7 +181,7 @@ int body_new(struct loop *loop, const struct body_options *o, struct body **ret)
 
 	if (!lease_take(&loop->lease, sizeof(*b)))
 		return -ENOMEM;
-	b = malloc(sizeof(*b));
+	b = pieces_take(&loop->pieces, sizeof(*b));
 	if (!b) {
 		lease_give(&loop->lease, sizeof(*b));
 		return -ENOMEM;

@@ -11,6 +11,9 @@
 #define BLOCKS_KEPT    256u
 #define BLOCKS_SHARE   32u
 #define BLOCKS_IDLE_MS 1000
+/* Pieces at hand: some hundred requests' worth. */
+#define PIECES_KEPT  (1u << 20)
+#define PIECES_SHARE 64u
 /* Callbacks before the kernel is asked again: those that activate themselves must not keep others out. */
 #define DISPATCH_MAX 64
 
@@ -93,8 +96,10 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 		stalled(l, now_ms - l->tick_ms - WHEEL_TICK_MS);
 	l->tick_ms = now_ms;
 	atomic_fetch_add_explicit(&l->ticks, 1, memory_order_relaxed);
-	if (now_ms - l->blocks_ms >= BLOCKS_IDLE_MS)
+	if (now_ms - l->blocks_ms >= BLOCKS_IDLE_MS) {
 		blocks_trim(l, now_ms);
+		pieces_trim(&l->pieces);
+	}
 	wheel_advance(&l->wheel, now_ms);
 }
 
@@ -139,6 +144,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 	l->clock = clock;
 	l->clock_stale = true;
 	l->blocks_max = (unsigned)MIN(budget->limit / BLOCKS_SHARE / LOOP_BLOCK_BYTES, (size_t)BLOCKS_KEPT);
+	pieces_init(&l->pieces, MIN(budget->limit / PIECES_SHARE, (size_t)PIECES_KEPT));
 	l->spool = spool;
 	l->mailbox.fd = -1;
 	lease_init(&l->lease, budget);
@@ -235,6 +241,7 @@ void loop_free(struct loop **loop)
 	mailbox_done(&l->mailbox);
 	lease_done(&l->lease);
 	free_blocks(l);
+	pieces_done(&l->pieces);
 	if (l->base)
 		event_base_free(l->base);
 	free(l->scratch);

@@ -11,6 +11,7 @@
 #include "core/budget.h"
 #include "core/clock.h"
 #include "core/mailbox.h"
+#include "core/pieces.h"
 #include "core/wheel.h"
 
 struct spool;
@@ -39,6 +40,7 @@ struct loop {
 	unsigned index;      /* of the thread, from 0 */
 	char *scratch;       /* LOOP_SCRATCH_BYTES for whoever runs just now; nothing in it survives the return to the loop */
 	_Atomic uint64_t ticks;    /* grows every tick: the watchdog's sign of life */
+	struct pieces pieces;      /* for what each request takes */
 	struct loop_block *blocks; /* at hand */
 	unsigned block_count;
 	unsigned blocks_least; /* at hand since `blocks_ms` */

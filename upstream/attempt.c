@@ -102,7 +102,7 @@ static void attempt_finish(struct attempt *a)
 	buf_done(&a->in);
 	request_drop(&a->request);
 	lease_give(&a->loop->lease, sizeof(*a));
-	free(a);
+	pieces_give(&a->loop->pieces, a, sizeof(*a) + a->protocol->state_bytes);
 }
 
 /* After each piece of work of the loop's. May free a. */
@@ -264,7 +264,7 @@ struct attempt *attempt_new(struct loop *loop, struct slot *slot, struct request
 
 	if (!lease_take(&loop->lease, sizeof(*a)))
 		return NULL;
-	a = malloc(sizeof(*a) + protocol->state_bytes);
+	a = pieces_take(&loop->pieces, sizeof(*a) + protocol->state_bytes);
 	if (!a) {
 		lease_give(&loop->lease, sizeof(*a));
 		return NULL;

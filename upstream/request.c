@@ -8,7 +8,7 @@ struct request *request_new(struct loop *loop)
 
 	if (!lease_take(&loop->lease, sizeof(*r)))
 		return NULL;
-	r = malloc(sizeof(*r));
+	r = pieces_take(&loop->pieces, sizeof(*r));
 	if (!r) {
 		lease_give(&loop->lease, sizeof(*r));
 		return NULL;
@@ -48,5 +48,5 @@ void request_drop(struct request **r)
 	head_done(&old->head);
 	buf_done(&old->wire);
 	lease_give(&old->loop->lease, old->charged);
-	free(old);
+	pieces_give(&old->loop->pieces, old, sizeof(*old));
 }

@@ -60,7 +60,7 @@ struct http2_stream *http2_stream_new(struct http2_client *c, int32_t id)
 
 	if (!lease_take(&http2_loop(c)->lease, sizeof(*s)))
 		return NULL;
-	s = malloc(sizeof(*s));
+	s = pieces_take(&http2_loop(c)->pieces, sizeof(*s));
 	if (!s) {
 		lease_give(&http2_loop(c)->lease, sizeof(*s));
 		return NULL;
@@ -121,7 +121,7 @@ static void stream_free(struct http2_stream *s)
 	c->stream_count--;
 	if (c->stream_count == 0)
 		c->idle_since_ms = http2_now_ms(c);
-	free(s);
+	pieces_give(&http2_loop(c)->pieces, s, sizeof(*s));
 	lease_give(&http2_loop(c)->lease, sizeof(*s));
 }
 

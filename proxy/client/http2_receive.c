@@ -2,8 +2,7 @@
 
 #include "proxy/client/http2_receive.h"
 
-#include <malloc.h>
-#include <stdlib.h>
+#include <stddef.h>
 
 #include "core/log.h"
 #include "proxy/client/http2_respond.h"
@@ -22,31 +21,46 @@ static bool memory_is_tight(const struct http2_client *c)
 
 /* ---- the library's memory ---- */
 
-static void *counted(struct http2_client *c, void *memory)
-{
-	if (!memory || lease_take(&http2_loop(c)->lease, malloc_usable_size(memory)))
-		return memory;
-	free(memory);
-	return NULL;
-}
+/* Before what the library was given: it does not say how much it gives back. */
+struct library_piece {
+	_Alignas(max_align_t) size_t bytes; /* with this */
+};
 
 static void *memory_malloc(size_t size, void *ctx)
 {
-	return counted(ctx, malloc(size));
+	struct loop *loop = http2_loop(ctx);
+	struct library_piece *piece;
+	size_t bytes;
+
+	if (__builtin_add_overflow(size, sizeof(*piece), &bytes) || !lease_take(&loop->lease, bytes))
+		return NULL;
+	piece = pieces_take(&loop->pieces, bytes);
+	if (!piece) {
+		lease_give(&loop->lease, bytes);
+		return NULL;
+	}
+	piece->bytes = bytes;
+	return piece + 1;
 }
 
 static void memory_free(void *memory, void *ctx)
 {
-	struct http2_client *c = ctx;
+	struct loop *loop = http2_loop(ctx);
+	struct library_piece *piece = memory;
 
-	if (memory)
-		lease_give(&http2_loop(c)->lease, malloc_usable_size(memory));
-	free(memory);
+	if (!piece)
+		return;
+	piece--;
+	lease_give(&loop->lease, piece->bytes);
+	pieces_give(&loop->pieces, piece, piece->bytes);
 }
 
 static void *memory_calloc(size_t n, size_t size, void *ctx)
 {
-	return counted(ctx, calloc(n, size));
+	size_t bytes;
+	void *fresh = __builtin_mul_overflow(n, size, &bytes) ? NULL : memory_malloc(bytes, ctx);
+
+	return fresh ? memset(fresh, 0, bytes) : NULL;
 }
 
 static void *memory_realloc(void *memory, size_t size, void *ctx)
@@ -56,7 +70,7 @@ static void *memory_realloc(void *memory, size_t size, void *ctx)
 	if (!fresh)
 		return NULL;
 	if (memory)
-		memcpy(fresh, memory, MIN(size, malloc_usable_size(memory)));
+		memcpy(fresh, memory, MIN(size, ((struct library_piece *)memory - 1)->bytes - sizeof(struct library_piece)));
 	memory_free(memory, ctx);
 	return fresh;
 }

@@ -11,7 +11,7 @@ struct exchange *exchange_new(
 
 	if (!lease_take(&cx->loop->lease, sizeof(*ex)))
 		return NULL;
-	ex = malloc(sizeof(*ex));
+	ex = pieces_take(&cx->loop->pieces, sizeof(*ex));
 	if (!ex) {
 		lease_give(&cx->loop->lease, sizeof(*ex));
 		return NULL;

@@ -50,7 +50,7 @@ static void exchange_free(struct exchange *ex)
 	if (ex->mailed)
 		ex->dead = true; /* its mail frees it, at last from loop_free: cx and all else may have gone before */
 	else
-		free(ex);
+		pieces_give(&ex->cx->loop->pieces, ex, sizeof(*ex));
 }
 
 static uint64_t span_us(uint64_t from, uint64_t to)
