@@ -5,6 +5,7 @@
                                             names of rows, or of all of a kind: proxy (which is the default), stack
     bench.py --check                        each row in small, with forebay alone: does the bench itself work?
     bench.py --chart FILE.svg --json FILE   draws what was measured before
+    bench.py --table --json FILE            its medians, as the README has them
 
 FOREBAY is the program that is measured. Of the two cores the proxy has one to itself, its clients and the application servers
 share the other; in the rows of whole stacks (stack-…), which serve a WSGI application, the stack has the one with all its
@@ -136,7 +137,7 @@ class Bench:
                 result["failed"].append(str(e))
                 continue
             seconds = time.monotonic() - start
-            result["rows"][row.name] = {"title": row.title, "units": row.units, "charted": row.charted(),
+            result["rows"][row.name] = {"title": row.title, "units": row.units, "charted": row.charted(), "rates": row.rates,
                                          "seconds": round(seconds, 1), "rounds": rounds}
             if self.options.check:
                 result["failed"] += unmeasured(row, rounds)
@@ -182,11 +183,12 @@ def arguments():
     parser.add_argument("--json", help="the file that all rounds are written to")
     parser.add_argument("--check", action="store_true", help="try the bench itself, in small")
     parser.add_argument("--chart", help="the SVG file to be drawn, by gnuplot")
+    parser.add_argument("--table", action="store_true", help="a table of medians, in Markdown")
     parser.add_argument("--force", action="store_true", help="measure a program that is not built for speed")
     options = parser.parse_args()
     options.programs = os.path.abspath(options.programs)
-    if options.chart and not options.json:
-        parser.error("--chart draws what --json tells")
+    if (options.chart or options.table) and not options.json:
+        parser.error("--chart and --table show what --json tells")
     return options
 
 
@@ -196,15 +198,23 @@ def on_signal(number, _frame):
     sys.exit(128 + number)  # by way of all that has to be ended
 
 
+def show(options):
+    with open(options.json) as f:
+        result = json.load(f)
+    if options.chart:
+        chart.draw(result, options.chart)
+    if options.table:
+        print(report.markdown(result))
+
+
 def main():
     options = arguments()
     if options.rows == "list":
         for row in ROWS:
             print(f"{row.name:18} {row.title}")
         return
-    if options.chart:
-        with open(options.json) as f:
-            chart.draw(json.load(f), options.chart)
+    if options.chart or options.table:
+        show(options)
         return
     rows = choose(options.rows.split(",") if options.rows else ["proxy", "stack"] if options.check else ["proxy"])
     forebay = proxies.find("forebay")

@@ -1,4 +1,4 @@
-"""A bar chart of forebay's cost over each of the others', for the README."""
+"""Bar charts of forebay's cost over each of the others', for the README: one of proxies, one of whole stacks."""
 
 import os
 import subprocess
@@ -25,27 +25,43 @@ set rmargin 8
 set arrow from graph 0, first 1 to graph 1, first 1 nohead linecolor rgb "#808080" linewidth 1.5
 plot {plots}
 """
-COLOURS = {"nginx": "#2f8f5b", "haproxy": "#3f7fd0"}
+COLOURS = {
+    "forebay": {"nginx": "#2f8f5b", "haproxy": "#3f7fd0"},
+    "forebay 4 × 1": {"nginx+gunicorn sync 4 × 1": "#2f8f5b", "nginx+uWSGI 4 × 1": "#3f7fd0", "mod_wsgi 4 × 1": "#c07830",
+                      "Passenger 4 × 1": "#9060b0"},
+}
 TOP_MAX = 2.0  # what is higher is cut off, and its number tells
 
 
-def ratios(result):
+def contender(result):
+    """Which of forebay's contenders the others stand beside in this file."""
+    measured = [row["rounds"] for row in result["rows"].values()]
+    return next((ours for ours in COLOURS if any(ours in rounds for rounds in measured)), "forebay")
+
+
+def cost_ratio(row, figure, ours, theirs):
+    """Of rates, where more is better, the other way round. None where one is missing or nought."""
+    values = [report.figures(row["rounds"].get(name, []), figure) for name in (ours, theirs)]
+    return report.ratio(*(reversed(values) if figure in row.get("rates", ()) else values)) or None
+
+
+def ratios(result, ours):
     """[(label, {other: ratio})]"""
     out = []
     for row in result["rows"].values():
         for figure, label in row["charted"].items():
-            ours = report.figures(row["rounds"].get("forebay", []), figure)
-            found = {other: report.ratio(ours, report.figures(row["rounds"].get(other, []), figure)) for other in COLOURS}
+            found = {other: cost_ratio(row, figure, ours, other) for other in COLOURS[ours]}
             if any(value is not None for value in found.values()):
                 out.append((label, found))
     return out
 
 
 def draw(result, svg):
-    bars = ratios(result)
+    ours = contender(result)
+    bars = ratios(result, ours)
     if not bars:
         raise SystemExit("bench: there is nothing to compare in the file")
-    others = [other for other in COLOURS if any(found[other] is not None for _, found in bars)]
+    others = [other for other in COLOURS[ours] if any(found[other] is not None for _, found in bars)]
     top = min(TOP_MAX, max(value for _, found in bars for value in found.values() if value is not None)) + 0.15
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "data")
@@ -54,7 +70,7 @@ def draw(result, svg):
                 cells = ["?" if found[other] is None else f"{found[other]:.4f}" for other in others]
                 f.write("\t".join([f'"{label}"'] + cells) + "\n")
         script = SCRIPT.format(svg=os.path.join(folder, "svg"), title=title(result), top=max(top, 1.2),
-                               plots=plots(data, others))
+                               plots=plots(data, ours, others))
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
         os.makedirs(os.path.dirname(os.path.abspath(svg)), exist_ok=True)
         with open(os.path.join(folder, "svg")) as drawn, open(svg, "w") as f:
@@ -62,8 +78,9 @@ def draw(result, svg):
 
 
 def title(result):
-    shown = ["forebay", *COLOURS]
-    versions = ", ".join(f"{name} {result['versions'][name]}" for name in shown if name in result["versions"])
+    shown = (*COLOURS["forebay"], "gunicorn", "uWSGI", "mod_wsgi", "Passenger")
+    named = str([list(row["rounds"]) for row in result["rows"].values()])  # who takes part
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("forebay", *shown) if name in named and name in result["versions"])
     return f"forebay's cost ÷ theirs, less is better ({versions})"
 
 
@@ -72,12 +89,12 @@ def height(i):
     return f"column({i + 2}) > {TOP_MAX} ? {TOP_MAX} : column({i + 2})"
 
 
-def plots(data, others):
+def plots(data, ours, others):
     """Bars, and their numbers above them."""
     out = []
     for i, other in enumerate(others):
         source = f'"{data}"' if not out else "''"
-        out.append(f"{source} using ({height(i)}):xtic(1) title 'forebay ÷ {other}' linecolor rgb '{COLOURS[other]}'")
+        out.append(f"{source} using ({height(i)}):xtic(1) title 'forebay ÷ {other}' linecolor rgb '{COLOURS[ours][other]}'")
     for i in range(len(others)):
         shift = (i - (len(others) - 1) / 2) / (len(others) + 1)
         number = f"sprintf(column({i + 2}) < 0.01 ? '%.3f' : '%.2f', column({i + 2}))"

@@ -74,3 +74,14 @@ def table(row, rounds):
     out += [f"  {name}: {note}" for name, note in row.notes.items() if name in rounds]
     out += [f"  {name}: {remark}" for name, done in rounds.items() for remark in row.remarks(done)]
     return "\n".join(out)
+
+
+def markdown(result):
+    """All rows of a file: a line for each figure, a column for each contender, medians only."""
+    names = list(dict.fromkeys(name for row in result["rows"].values() for name in row["rounds"]))
+    lines = [[""] + names, ["---"] + ["--:"] * len(names)]
+    for row in result["rows"].values():
+        for figure, unit in row["units"].items():
+            lines.append([f"{row['title']}: {figure}, {unit}".rstrip(", ")]
+                         + [short(median(figures(row["rounds"].get(name, []), figure))) for name in names])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

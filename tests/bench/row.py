@@ -19,6 +19,7 @@ class Row:
     rounds: int = 5
     anew: bool = False  # each round with a proxy that has served nothing before
     chart: dict = field(default_factory=dict)  # the figures of the chart, with their labels; the first one if none is said
+    rates: tuple = ()  # the figures of which more is better
     by_line: bool = False  # the table has a line for each contender, though there are several figures
 
     def stage(self, contender, programs, folder):

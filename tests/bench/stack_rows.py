@@ -23,15 +23,13 @@ class StackRow(Row):
     def stage(self, contender, programs, folder):
         return stacks.Stage(contender, programs, folder, self.module, READY[self.module])
 
-    def charted(self):
-        return {}
-
 
 @dataclass
 class Rate(StackRow):
     """Requests for each second of CPU time, on a few kept connections."""
 
     units: dict = field(default_factory=lambda: {"rate": "requests/CPU second"})
+    rates: tuple = ("rate",)
     requests: int = 4000
     answer: int = 14
     body: int = 0
@@ -107,6 +105,7 @@ class Beside(StackRow):
 
     units: dict = field(default_factory=lambda: {"rate alone": "requests/s", "rate beside": "requests/s", "kept": "%",
                                                  "not served": "slow clients"})
+    rates: tuple = ("rate alone", "rate beside", "kept")
     anew: bool = True
     clients: int = 2000
     window_ms: int = 1500
@@ -162,12 +161,17 @@ class Memory(StackRow):
 PAGE_BYTES = 834  # of the Django page, which has nothing in it that changes
 
 STACK_ROWS = [
-    Rate("stack-hello", "WSGI, whole stacks: hello-world"),
-    Rate("stack-django", "WSGI, whole stacks: a Django page", requests=600, answer=PAGE_BYTES, module="bench_django", page="/page"),
-    Rate("stack-form", "WSGI, whole stacks: 16 kB form, parsed", requests=2000, answer=7, body=16 * KB, form=True, page="/form"),
-    Upload("stack-upload", "WSGI, whole stacks: upload of 100 MB, read in pieces of 64 kB"),
+    Rate("stack-hello", "WSGI, whole stacks: hello-world", chart={"rate": "hello-world"}),
+    Rate("stack-django", "WSGI, whole stacks: a Django page", requests=600, answer=PAGE_BYTES, module="bench_django", page="/page",
+         chart={"rate": "Django page"}),
+    Rate("stack-form", "WSGI, whole stacks: 16 kB form, parsed", requests=2000, answer=7, body=16 * KB, form=True, page="/form",
+         chart={"rate": "form of 16 kB"}),
+    Upload("stack-upload", "WSGI, whole stacks: upload of 100 MB, read in pieces of 64 kB",
+           chart={"CPU": "upload of 100 MB", "hold, 100 MB": "its hold time"}),
     Download("stack-download", "WSGI, whole stacks: download of 100 MB",
-             notes={"Passenger 4 × 1": "has no wsgi.file_wrapper: the application yields the file in pieces of 64 kB"}),
-    Beside("stack-slow", "WSGI, whole stacks: hello-world beside 2,000 slow clients"),
-    Memory("stack-idle", "WSGI, whole stacks: memory with Django, idle", contenders=stacks.ALL + (stacks.SYNC_PRELOAD,)),
+             notes={"Passenger 4 × 1": "has no wsgi.file_wrapper: the application yields the file in pieces of 64 kB"},
+             chart={"generator": "download, generator", "file_wrapper": "download, file_wrapper"}),
+    Beside("stack-slow", "WSGI, whole stacks: hello-world beside 2,000 slow clients", chart={"rate beside": "beside slow clients"}),
+    Memory("stack-idle", "WSGI, whole stacks: memory with Django, idle", contenders=stacks.ALL + (stacks.SYNC_PRELOAD,),
+           chart={"PSS": "memory with Django"}),
 ]

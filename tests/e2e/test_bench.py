@@ -85,6 +85,21 @@ def test_the_chart_has_a_bar_for_each_comparison(bench, work):
     assert not any("haproxy" in text for text in texts), "nothing was measured of it"
 
 
+@pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot here")
+def test_whole_stacks_have_a_chart_where_a_rate_twice_as_high_is_half_the_cost(bench, work):
+    row = {"title": "a row", "units": {"rate": "/s", "PSS": "MB"}, "charted": {"rate": "speed", "PSS": "memory"}, "rates": ["rate"],
+           "rounds": {"forebay 4 × 1": [{"rate": 500, "PSS": 30}], "nginx+uWSGI 4 × 1": [{"rate": 200, "PSS": 40}],
+                      "mod_wsgi 4 × 1": [{"rate": 0, "PSS": 50}]}}
+    path = work.write("bench.json", json.dumps({"versions": {"forebay": "1", "uWSGI": "2", "Django": "3"}, "rows": {"one": row}}))
+    popen = bench("--json", path, "--table", "--chart", work.path("bench.svg"))
+    out, err = popen.communicate()
+    assert popen.returncode == 0, err
+    texts = list(xml.etree.ElementTree.parse(work.path("bench.svg")).getroot().itertext())
+    assert "speed" in texts and "forebay ÷ nginx+uWSGI 4 × 1" in texts, texts
+    assert sorted(text for text in texts if text in ("0.40", "0.75", "0.60", "2.50", "0.00")) == ["0.40", "0.60", "0.75"], texts
+    assert "| a row: PSS, MB | 30.0 | 40.0 | 50.0 |" in out
+
+
 def test_a_row_that_does_not_exist_is_told(bench):
     popen = bench("--check", "--rows", "get-kept,nonsense")
     _, err = popen.communicate()
