@@ -120,6 +120,15 @@ static bool on_announced(void *ctx, struct worker_child *w UNUSED, pid_t pid)
 	return true;
 }
 
+/* A fork takes no time: whoever was asked for it does not get on. That of the next generation goes with it. */
+static void on_late(void *ctx, struct worker_child *w)
+{
+	struct supervisor *s = ctx;
+
+	if (s->now.nursery && w->generation == s->now.number)
+		nursery_kill(s->now.nursery, "it does not fork any more");
+}
+
 static void on_fit(void *ctx, struct worker_child *w)
 {
 	struct supervisor *s = ctx;
@@ -148,9 +157,12 @@ static void on_stirred(void *ctx)
 	supervisor_tick(ctx);
 }
 
-static const struct worker_child_events worker_events = {
-	.slot_ready = on_slot_ready, .announced = on_announced, .fit = on_fit, .lost = on_lost, .stirred = on_stirred
-};
+static const struct worker_child_events worker_events = { .slot_ready = on_slot_ready,
+	.announced = on_announced,
+	.late = on_late,
+	.fit = on_fit,
+	.lost = on_lost,
+	.stirred = on_stirred };
 
 static void on_open(void *ctx, struct nursery *n)
 {

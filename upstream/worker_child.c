@@ -500,6 +500,7 @@ void worker_child_tick(struct worker_child *w)
 		return;
 	switch (w->state) {
 	case WORKER_CALLED:
+		w->house->events->late(w->house->ctx, w);
 		misbehaved(w, late);
 		break;
 	case WORKER_STARTING:

@@ -36,6 +36,8 @@ struct worker_child_events {
 	void (*slot_ready)(void *ctx, struct worker_child *w, unsigned slot, int *front_fd);
 	/* CALLED: the kernel says that `pid` speaks. False: that cannot be. */
 	bool (*announced)(void *ctx, struct worker_child *w, pid_t pid);
+	/* CALLED: the zygote has not brought it in time; it is about to be lost. */
+	void (*late)(void *ctx, struct worker_child *w);
 	void (*fit)(void *ctx, struct worker_child *w); /* its first wish for a slot: it is UP */
 	void (*lost)(
 	    void *ctx, struct worker_child *w); /* CALLED: it has ended before it was there: it is DOWN; w->why says more */

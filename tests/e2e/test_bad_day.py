@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import procs
-from client import message
+from client import Cut, message
 from procs import wait_for
 from pythonapps import needs_python, serve
 
@@ -90,6 +90,19 @@ def test_a_request_that_was_begun_is_handed_on_if_that_is_safe(work, method, sta
         assert c.response().status == status
     assert len(site.notes()) == (2 if status == 200 else 1)
     serves(site, not_by=[old])
+
+
+def test_a_request_of_which_something_was_sent_is_never_begun_again(work):
+    """Its client sees that the answer was cut."""
+    site = day(work)
+    with asks(site, "GET", "/?id=a&stream=300000&gate=a") as c:
+        old = begun(site, "a")
+        assert c.head().status == 200
+        procs.kill(old, signal.SIGKILL)
+        with pytest.raises(Cut):
+            c.chunked()
+    serves(site, not_by=[old])
+    assert len([line for line in site.notes() if line.startswith("begin a ")]) == 1
 
 
 # Hung.
@@ -323,6 +336,18 @@ def test_a_zygote_that_cannot_fork_is_waited_for(work):
     site.wait_log("workers can be started again")
     wait_for(lambda: len(site.workers()) == 2, "both")
     assert site.zygotes() == zygotes and site.log().count("a worker could not be started") == 1
+
+
+def test_a_zygote_that_hangs_is_replaced(work):
+    site = day(work, processes=2, pool={"start_timeout": "2s"})
+    zygote, = site.zygotes()
+    old = site.workers()
+    stopped(zygote)
+    procs.kill(old[0], signal.SIGKILL)
+    assert serves(site) == old[1]
+    site.wait_log("rolling restart done")
+    assert len(site.workers()) == 2 and zygote not in site.zygotes() and not procs.runs(zygote)
+    serves(site, not_by=old)
 
 
 def test_a_zygote_that_is_killed_while_it_forks_under_load(work):

@@ -595,6 +595,37 @@ static void a_zygote_that_does_not_stop_talking_is_not_listened_to_for_ever(void
 	tear_down(&w);
 }
 
+static void a_zygote_that_does_not_fork_any_more_is_replaced(void **state)
+{
+	struct world w;
+	int control, first;
+
+	(void)state;
+	set_up(&w, 2, true);
+	supervisor_start(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	control = born(&w, 0, 0);
+	says(&w, control, CONTROL_HERE);
+	says(&w, control, CONTROL_WANT);
+	first = control;
+	close(born(&w, 0, 1));
+	pump(&w); /* the first one that was asked for is lost */
+	pass_ms(&w, 130);
+	control = born(&w, 0, 1); /* and nobody comes */
+	pass_ms(&w, START_MS - 1);
+	assert_int_equal(w.fakes[0].killed, 0);
+	pass_ms(&w, 1);
+	assert_int_equal(w.fakes[0].killed, SIGKILL);
+	die(&w, 0, SIGKILL);
+	assert_true(was_said("it does not fork any more"));
+	pass_ms(&w, 1000);
+	assert_true(was_said("rolling restart begins"));
+	assert_int_equal(w.started, 2);
+	close(control);
+	close(first);
+	tear_down(&w);
+}
+
 static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
 {
 	struct world w;
@@ -723,6 +754,7 @@ int main(void)
 		cmocka_unit_test(an_application_that_cannot_be_loaded_is_tried_again_and_told_of),
 		cmocka_unit_test(a_zygote_that_hangs_or_talks_nonsense_is_killed),
 		cmocka_unit_test(a_zygote_that_does_not_stop_talking_is_not_listened_to_for_ever),
+		cmocka_unit_test(a_zygote_that_does_not_fork_any_more_is_replaced),
 		cmocka_unit_test(a_dead_zygote_is_not_loaded_anew_behind_anybodys_back),
 		cmocka_unit_test(nothing_is_left_at_the_end),
 		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),

@@ -192,6 +192,11 @@ def raises(query):
     raise RuntimeError("on purpose")
 
 
+def stream(query):
+    yield b"x" * int(query["stream"])
+    wait_for_gate(query)
+
+
 def application(environ, start_response):
     query = {k: v[0] for k, v in parse_qs(environ["QUERY_STRING"]).items()}
     if "id" in query:
@@ -199,6 +204,9 @@ def application(environ, start_response):
     environ["wsgi.input"].read()
     if environ["PATH_INFO"] != "/":
         CASES[environ["PATH_INFO"][1:]](query)
+    if "stream" in query:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return stream(query)
     body = f"{os.getpid()} {threading.get_ident()}".encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
