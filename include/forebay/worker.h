@@ -46,6 +46,8 @@ struct forebay_app {
 	int (*load)(const struct forebay_setting *setting, void **ret_ctx);
 	/* Answers one request: forebay_status, forebay_field, forebay_write, in this order. The response is complete when it returns. */
 	void (*serve)(void *ctx, struct forebay_request *r);
+	/* serve() calls forebay_begin(), right before it does what must not be done twice. Without it that is when serve() is called. */
+	bool says_begun;
 	/* After the last request. May be NULL, as all that follow, which hosts of other languages need. */
 	void (*unload)(void *ctx);
 	/* On each thread that calls serve(), before the first and after the last time; also on the main one, for a request of forebay's own. */
@@ -65,6 +67,9 @@ struct forebay_app {
 int forebay_worker_main(int argc, char **argv, const struct forebay_app *app);
 
 /* ---- the request ---- */
+
+/* From now on the request counts as begun: should this process be lost, another one gets it only if doing it twice does no harm. No system call. */
+void forebay_begin(struct forebay_request *r);
 
 /* The value of the CGI variable with this name (REQUEST_METHOD, PATH_INFO, HTTP_HOST, ...); empty if there is none. */
 struct forebay_text forebay_variable(const struct forebay_request *r, const char *name);

@@ -64,7 +64,7 @@ def test_the_header_stands_alone(kit, work, compilers, language, standard):
 
 def test_the_library_shows_what_the_header_declares_and_nothing_else(kit):
     names = {a or b for a, b in declared()}
-    assert len(names) == 17
+    assert len(names) == 18
     assert symbols(find(kit, "libforebay-worker.a")[0], "-g", "--defined-only") == names
 
 
@@ -137,6 +137,16 @@ def test_what_a_host_says_a_fork_would_lose_is_told_and_not_forked(work, kit):
 def test_a_response_can_begin_anew(work, kit):
     got = host(work, kit).ask("GET", "/?anew")
     assert got.status == 202 and b"first thought" not in got.body
+
+
+@pytest.mark.parametrize("when,status", [("before", 200), ("behind", 502)])
+def test_a_request_has_begun_when_the_host_says_so(work, kit, when, status):
+    """A POST in a worker that dies: another one gets it if it had not begun."""
+    mark = work.write("mark", "")
+    os.chmod(os.path.dirname(mark), 0o777)  # the worker takes it away
+    site = host(work, kit, processes=2)
+    assert site.ask("POST", "/" + when, [("X-Mark", mark)], b"").status == status
+    assert not os.path.exists(mark)
 
 
 def test_run_serves_a_program_by_a_path_that_begins_here(work, kit):

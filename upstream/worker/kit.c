@@ -52,6 +52,7 @@ int forebay_worker_main(int argc, char **argv, const struct forebay_app *app)
 		.name = "worker",
 		.load = kit_load,
 		.serve = kit_serve,
+		.says_begun = app->says_begun,
 		.unload = app->unload,
 		.prepare_thread = app->prepare_thread,
 		.leave_thread = app->leave_thread,
@@ -73,6 +74,11 @@ int forebay_worker_main(int argc, char **argv, const struct forebay_app *app)
 }
 
 /* ---- the request ---- */
+
+void forebay_begin(struct forebay_request *r)
+{
+	worker_begin(ours(r));
+}
 
 struct forebay_text forebay_variable(const struct forebay_request *r, const char *name)
 {

@@ -2,6 +2,7 @@
 #include <forebay/worker.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,10 +42,26 @@ static int load(const struct forebay_setting *s, void **ret_ctx)
 	return 0;
 }
 
+/* The first who takes the mark away dies, before or behind the moment at which the request has begun. */
+static void die_once(struct forebay_request *r, const char *path)
+{
+	struct forebay_text at = forebay_variable(r, "PATH_INFO"), mark = forebay_variable(r, "HTTP_X_MARK");
+	char name[4096];
+
+	if (at.len != strlen(path) || memcmp(at.ptr, path, at.len) != 0)
+		return;
+	snprintf(name, sizeof(name), "%.*s", (int)mark.len, mark.ptr);
+	if (unlink(name) == 0)
+		kill(getpid(), SIGKILL);
+}
+
 static void serve(void *ctx, struct forebay_request *r)
 {
 	struct host *h = ctx;
 
+	die_once(r, "/before");
+	forebay_begin(r);
+	die_once(r, "/behind");
 	forebay_status(r, 200);
 	if (forebay_variable(r, "QUERY_STRING").len > 0) {
 		forebay_write(r, "first thought", 13);
@@ -87,6 +104,7 @@ int main(int argc, char **argv)
 	static const struct forebay_app app = { .name = "host",
 		.load = load,
 		.serve = serve,
+		.says_begun = true,
 		.prepare_thread = prepare_thread,
 		.freeze = freeze,
 		.before_fork = before_fork,
