@@ -343,6 +343,9 @@ class Work:
         elsewhere = (kw.get("forebay") or {}).get("log", "stderr") != "stderr"
         site = Forebay(self, ["-c", path], address, name=name, ready=ready, env=env, log_elsewhere=elsewhere, wrap=wrap)
         site.access_path = access or site.access_path
+        wanted = int((pool or {}).get("processes_min") or (pool or {}).get("processes") or 0)
+        if ready and wanted:
+            wait_for(lambda: len(site.workers()) >= wanted, "all workers")  # it is ready with the first
         return site
 
     def forebay_run(self, args, address, name="forebay", ready=True, env=None, **kw):
