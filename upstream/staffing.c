@@ -179,6 +179,29 @@ static bool anybody_there(const struct supervisor *s)
 	return false;
 }
 
+static bool anybody_serves(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->conf->processes; i++)
+		if (s->posts[i].worker && s->posts[i].worker->state == WORKER_UP)
+			return true;
+	return false;
+}
+
+/* All places are taken by those that take their time to leave. Before nobody is served at all, the first of them has to go. */
+static void make_room(struct supervisor *s)
+{
+	struct worker_child *first = NULL;
+
+	for (unsigned i = 0; i < s->place_count; i++) {
+		struct worker_child *w = &s->places[i];
+
+		if (w->state == WORKER_ENDING && (!first || w->ends_us < first->ends_us))
+			first = w;
+	}
+	if (first && !anybody_serves(s))
+		worker_child_end_soon(first);
+}
+
 static void fill_post(struct supervisor *s, struct post *p)
 {
 	int err;
@@ -191,6 +214,7 @@ static void fill_post(struct supervisor *s, struct post *p)
 		staffing_say_error(s, err);
 	} else {
 		p->due_us = supervision_now_us(s) + PLACE_PAUSE_US;
+		make_room(s);
 	}
 }
 

@@ -97,10 +97,11 @@ def app(work):
     return write
 
 
-def start(work, app, **pool):
+def start(work, app, ready=True, **pool):
     site = work.forebay({"app": "wsgi:site_of_test", "directory": app.folder, "environment": "PYTHONDONTWRITEBYTECODE=1", "processes": PROCESSES,
-                         "threads": 2, "health_path": "/health", **pool})
-    wait_for(lambda: len(site.workers()) == PROCESSES, "all workers")  # it is ready with the first
+                         "threads": 2, "health_path": "/health", **pool}, ready=ready)
+    if ready:
+        wait_for(lambda: len(site.workers()) == PROCESSES, "all workers")  # it is ready with the first
     return site
 
 
@@ -190,6 +191,18 @@ def test_what_is_mended_while_the_broken_one_hangs_follows_it(work, app):
     site.wait_log("another one follows it")
     site.wait_log("rolling restart done")
     assert number(site) == 2 and rollouts(site, "rolling restart failed") == 1
+
+
+@pytest.mark.parametrize("hangs", ["at its start", "at a restart"])
+def test_the_end_does_not_wait_for_what_hangs(work, app, hangs):
+    if hangs == "at its start":
+        app("print('is loaded for ever', flush=True)\n" + BROKEN["hang"])
+    site = start(work, app, ready=hangs == "at a restart")
+    if hangs == "at a restart":
+        app("print('is loaded for ever', flush=True)\n" + BROKEN["hang"])
+        procs.kill(site.pid, signal.SIGHUP)
+    site.wait_log("is loaded for ever")
+    assert site.stop() == 0
 
 
 def test_a_dead_zygote_means_a_rolling_restart_once_a_worker_is_needed(work, app):

@@ -512,6 +512,29 @@ static void whoever_ends_has_time_for_its_requests(void **state)
 	}
 }
 
+static void those_that_leave_do_not_take_all_places(void **state)
+{
+	struct world w;
+
+	(void)state;
+	start_patient(&w, 2);
+	tell(&w, 0, CONTROL_SPENT, 0);
+	pass_ms(&w, 1000);
+	up_with_slots(&w, 1, 2);
+	tell(&w, 1, CONTROL_SPENT, 0);
+	pass_ms(&w, 1000);
+	assert_int_equal(w.started, 2); /* there is no place for a third one, and nobody serves */
+	pass_ms(&w, END_MS - 1);
+	assert_int_equal(w.workers[0].killed, 0);
+	pass_ms(&w, 1);
+	assert_int_equal(w.workers[0].killed, SIGKILL);
+	assert_int_equal(w.workers[1].killed, 0);
+	die(&w, 0, SIGNALED(SIGKILL));
+	pass_ms(&w, 50);
+	assert_int_equal(w.started, 3);
+	tear_down(&w);
+}
+
 static void nobody_waits_for_one_whose_requests_are_all_given_up(void **state)
 {
 	struct world w;
@@ -1078,6 +1101,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(workers_that_have_done_their_share_at_once_do_not_spin),
 		cmocka_unit_test(a_worker_that_is_stuck_is_ended_and_replaced),
 		cmocka_unit_test(whoever_ends_has_time_for_its_requests),
+		cmocka_unit_test(those_that_leave_do_not_take_all_places),
 		cmocka_unit_test(nobody_waits_for_one_whose_requests_are_all_given_up),
 		cmocka_unit_test(at_the_very_end_nobody_waits_for_long),
 		cmocka_unit_test(at_the_end_workers_are_asked_then_killed_and_not_replaced),
