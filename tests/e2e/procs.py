@@ -65,6 +65,15 @@ def runs(pid):
     return state(pid) not in ("", "Z", "X")
 
 
+def stands_still(pid):
+    """Stopped by a signal, in all of its threads: it takes a while to reach those that run."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat") as f:
+            if f.read().rpartition(")")[2].split()[0] != "T":
+                return False
+    return True
+
+
 def owner(pid):
     """The effective uid."""
     with open(f"/proc/{pid}/status") as f:

@@ -50,8 +50,10 @@ def both_serve(site):
     wait_for(once, "both workers to serve")
 
 
-def files(folder, count=1):
-    return wait_for(lambda: (found := sorted(glob.glob(folder + "/*.http"))) and len(found) >= count and found, "a file")
+def files(site, folder, count=1):
+    """Once so many were written to their ends, which is logged behind it."""
+    site.wait_log("event=quarantined", count)
+    return sorted(glob.glob(folder + "/*.http"))
 
 
 def parts(path):
@@ -72,7 +74,7 @@ def test_a_post_that_kills_its_worker_is_tried_once_and_kept(work, page):
     site, folder = a_site(work)
     r = site.ask("POST", f"/{page}?id=1", [("X-Some", "thing"), ("Cookie", "a=b"), ("Connection", "X-Hop"), ("X-Hop", "1")], b"hello\nworld")
     assert r.status == 502 and site.begun() == ["id=1"]
-    path = files(folder)[0]
+    path = files(site, folder)[0]
     remarks, head, body = parts(path)
     assert head == [f"POST /{page}?id=1 HTTP/1.1", "Host: test", "X-Some: thing", "Cookie: a=b", "Content-Length: 11"]
     assert body == b"hello\nworld"
@@ -86,7 +88,7 @@ def test_a_get_that_kills_its_worker_has_replay_max_more(work):
     site, folder = a_site(work)
     assert site.ask("GET", "/crash?id=1").status == 502
     assert site.begun() == ["id=1"] * 2
-    remarks, head, body = parts(files(folder)[0])
+    remarks, head, body = parts(files(site, folder)[0])
     assert "handed to 2 workers." in remarks[1] and head == ["GET /crash?id=1 HTTP/1.1", "Host: test"] and body == b""
     assert site.wait_access(lambda e: e["target"] == "/crash?id=1")[0]["attempts"] == 2
 
@@ -120,6 +122,7 @@ def test_each_method_after_a_loss_before_the_start(work, method, size):
     try:
         for pid in workers:
             procs.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: procs.stands_still(pid), "all its threads to stand still")
         for i, c in enumerate(clients):
             c.send(message(method, f"/upload?id={i}", body=body))
         answered = select.select([c.sock for c in clients], [], [], 60)[0]
@@ -154,7 +157,7 @@ def test_what_has_gone_out_is_not_taken_back(work):
         with pytest.raises(Cut):
             c.chunked()
     assert site.begun() == ["parts=1000&ms=20&id=1"]
-    assert "signal 9 (Killed)" in parts(files(folder)[0])[0][1]
+    assert "signal 9 (Killed)" in parts(files(site, folder)[0])[0][1]
 
 
 @pytest.mark.parametrize("size", [100_000, 300_000, 3 * MB, 16 * MB, 16 * MB + 1])
@@ -162,7 +165,7 @@ def test_bodies_are_kept_wherever_they_lie_up_to_16m(work, size):
     site, folder = a_site(work)
     body = pattern(size, 7)
     assert site.ask("POST", "/crash", body=body).status == 502
-    path = files(folder)[0]
+    path = files(site, folder)[0]
     wait_for(lambda: "event=quarantined" in site.log(), "all of it to be written")
     remarks, head, kept = parts(path)
     assert kept == body[:16 * MB] and f"Content-Length: {size}" in head
@@ -181,10 +184,10 @@ def test_the_limit_is_kept_and_said_once(work):
         assert site.ask("POST", f"/crash?id={i}", body=b"").status == 502
     site.wait_log("event=not_quarantined")
     wait_for(lambda: site.log().count("signal 6") >= 5, "all to be reaped")
-    assert len(files(folder, 2)) == 2 and site.log().count("event=not_quarantined") == 1
-    os.remove(files(folder, 2)[0])
+    assert len(files(site, folder, 2)) == 2 and site.log().count("event=not_quarantined") == 1
+    os.remove(files(site, folder, 2)[0])
     assert site.ask("POST", "/crash?id=9", body=b"").status == 502
-    assert len(files(folder, 2)) == 2 and site.log().count("event=quarantined") == 3
+    assert len(files(site, folder, 3)) == 2  # the third that was kept
 
 
 def test_files_of_an_earlier_life_count(work):
@@ -203,7 +206,7 @@ def test_an_answer_that_a_living_worker_breaks_off_is_not_kept(work):
     site, folder = a_site(work, retries=0)
     assert site.ask("POST", "/cut", body=b"").status == 502
     assert site.ask("POST", "/crash", body=b"").status == 502
-    assert "POST /crash HTTP/1.1" in parts(files(folder)[0])[1] and len(os.listdir(folder)) == 1
+    assert "POST /crash HTTP/1.1" in parts(files(site, folder)[0])[1] and len(os.listdir(folder)) == 1
 
 
 def test_without_a_folder_nothing_is_kept(work):
@@ -219,7 +222,7 @@ def test_a_full_disk_keeps_no_half_of_a_file(work, tmpfs_of):
         assert site.ask("POST", "/crash", body=pattern(2 * MB)).status == 502
         wait_for(lambda: "No space left on device" in site.log(), "to be told")
     assert site.ask("POST", "/crash", body=b"small").status == 502
-    assert len(files(folder)) == 1 and len(os.listdir(folder)) == 1
+    assert len(files(site, folder)) == 1 and len(os.listdir(folder)) == 1
     assert site.log().count("event=not_quarantined") == 1
 
 
@@ -274,7 +277,7 @@ def test_a_folder_that_the_master_cannot_write_to_is_an_error_of_the_start(work)
 def test_a_kept_request_is_sent_again_as_it_was_and_as_it_is_edited(work):
     site, folder = a_site(work)
     assert site.ask("PATCH", "/crash?id=1", [("X-Some", "thing")], b"body").status == 502
-    path = files(folder)[0]
+    path = files(site, folder)[0]
     site.wait_log("signal 6")  # its client may be told before the master buries the worker
     out = replay("--config", site.argv[-1], path)
     assert out.returncode == 1 and out.stdout.startswith(b"HTTP/1.1 502 ")
@@ -367,7 +370,7 @@ def test_replay_speaks_tls_where_there_is_nothing_else(work, first):
         c.send(message("POST", "/crash", [("Host", "site.example:443")], body))
         assert c.response().status == 502
     site.wait_log("event=quarantined")  # all of it is there
-    path = files(folder)[0]
+    path = files(site, folder)[0]
     with open(path, "rb") as f:
         text = f.read().replace(b"POST /crash ", b"POST /echo ")
     with open(path, "wb") as f:
