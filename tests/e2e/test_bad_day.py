@@ -2,6 +2,8 @@
 zygotes that are killed."""
 
 import collections
+import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -55,6 +57,20 @@ def serves(site, not_by=()):
     r = site.ask("POST", "/", body=b"x")
     assert r.status == 200 and int(r.body.split()[0]) not in not_by
     return int(r.body.split()[0])
+
+
+@contextlib.contextmanager
+def at_once(count, ask, over=None):
+    """So many threads that ask; `over` is set at the end. What fails in one of them fails here."""
+    with concurrent.futures.ThreadPoolExecutor(count) as threads:
+        asking = [threads.submit(ask) for _ in range(count)]
+        try:
+            yield
+        finally:
+            if over:
+                over.set()
+        for one in asking:
+            one.result()
 
 
 # What a request was at when its worker was killed.
@@ -119,13 +135,8 @@ def test_a_hung_thread_does_not_harm_its_neighbours(work):
 
     with asks(site, "POST", "/hangs_here?id=hung") as hung:
         old = begun(site, "hung")
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for t in threads:
-            t.start()
-        assert hung.response().status == 504
-        over.set()
-        for t in threads:
-            t.join()
+        with at_once(3, ask, over):
+            assert hung.response().status == 504
     assert {r.status for r in answers} == {200} and old in {int(r.body.split()[0]) for r in answers}
     site.wait_log("in hangs_here")
     wait_for(lambda: not procs.runs(old), "its end")
@@ -229,11 +240,8 @@ def test_workers_that_have_done_their_share_do_not_all_go_at_once(work):
                 shares[int(r.body.split()[0])] += 1
 
     shares = collections.Counter()
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    with at_once(8, ask):
+        pass
     assert sum(shares.values()) == 9600
     ended = [n for pid, n in shares.items() if pid not in site.workers()]
     assert len(ended) >= 8 and all(500 <= n <= 550 for n in ended) and len(set(ended)) > 1, shares
@@ -356,21 +364,15 @@ def test_a_zygote_that_is_killed_while_it_forks_under_load(work):
 
     def ask():
         while not ends.is_set():
-            answers.append(site.ask("POST", "/", body=b"x").status)
+            with site.connect(timeout=procs.DEADLINE * 2) as c:  # pauses grow with each one that is lost
+                answers.append(c.ask("POST", "/", body=b"x").status)
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for t in threads:
-        t.start()
-    try:
-        for i in range(10):
+    with at_once(4, ask, ends):
+        for i in range(6):
             site.wait_log("the application is loaded", i + 1)
             zygote = int(re.findall(r"zygote=(\d+) load_ms=", site.log())[i])
             procs.kill(zygote, signal.SIGKILL)
             wait_for(lambda: not procs.runs(zygote), "its end")
-    finally:
-        ends.set()
-        for t in threads:
-            t.join()
     assert set(answers) == {200}
     serves(site)
 
