@@ -86,8 +86,11 @@ static struct folder *find(struct sources *s, int wd)
 
 static void forget(struct sources *s, struct folder *f)
 {
+	struct folder *last = &s->folders[--s->count];
+
 	free(f->path);
-	*f = s->folders[--s->count];
+	*f = *last;
+	last->path = NULL;
 }
 
 /* A folder and all in it; `path` as in struct folder. */

@@ -21,7 +21,7 @@ struct listener {
 /* `n` bytes, into `to` or away. */
 static bool take(int sock, char *to, size_t n)
 {
-	char away[4096];
+	char away[4096] = { 0 };
 
 	while (n > 0) {
 		size_t part = to ? n : MIN(n, sizeof(away));

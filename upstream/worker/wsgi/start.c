@@ -278,7 +278,8 @@ static PyObject *writer_call(PyObject *self, PyObject *const *args, size_t nargs
 	content_part(c);
 	if (is_in_vain(c))
 		return NULL;
-	Py_RETURN_NONE;
+	Py_INCREF(Py_None);
+	return Py_None;
 }
 
 static void writer_dealloc(PyObject *self)
