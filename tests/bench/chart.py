@@ -8,7 +8,7 @@ import report
 
 # Middling grey and middling colours: they are read on white and on black, and nothing is drawn behind them.
 SCRIPT = """
-set terminal svg size 1100,460 font "sans-serif,13"
+set terminal svg noenhanced size 1100,460 font "sans-serif,13"
 set output "{svg}"
 set title "{title}" textcolor rgb "#808080"
 set style data histogram

@@ -83,13 +83,13 @@ def file_bytes(pids, folder):
     return sum(seen.values())
 
 
-def settle(pids, quiet_ns=1_000_000, deadline=10):
-    """Waits until the processes have done what they had to do: hardly any CPU time in a tenth of a second."""
+def settle(spent_ns, quiet_ns=1_000_000, deadline=10):
+    """Waits until those whose CPU time spent_ns() tells have done what they had to do: hardly any of it in a tenth of a second."""
     end = time.monotonic() + deadline
-    before = cpu_ns(pids)
+    before = spent_ns()
     while time.monotonic() < end:
         time.sleep(0.1)
-        now = cpu_ns(pids)
+        now = spent_ns()
         if now - before < quiet_ns:
             return
         before = now

@@ -301,7 +301,7 @@ class Stage:
         return measure.file_bytes(self.pids, self.temp)
 
     def settle(self):
-        measure.settle(self.pids)
+        measure.settle(self.cpu_ns)
 
     def _close(self):
         for child in reversed(self.children):

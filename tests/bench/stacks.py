@@ -82,7 +82,7 @@ def versions():
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         except FileNotFoundError:
             continue
-        number = re.search(r"\d+\.\d+\S*", done.stdout)
+        number = re.search(r"\d+\.\d+[\w.+~-]*", done.stdout)
         if done.returncode == 0 and number:
             found[name] = number.group()
     return found
@@ -239,7 +239,7 @@ class Stage:
                 return measure.pss_bytes(self.pids())
 
     def settle(self):
-        measure.settle(self.pids())
+        measure.settle(self.cpu_ns)
 
     def _close(self):
         for child in reversed(self.children):
