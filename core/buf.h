@@ -36,6 +36,9 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 static inline struct slice buf_slice(const struct buf *b)
 {
+#ifdef __clang_analyzer__
+	assert(b->ptr || b->len == 0); /* of one that it has not seen grow it cannot know */
+#endif
 	return (struct slice){ b->ptr, b->len };
 }
 
