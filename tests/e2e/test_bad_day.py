@@ -409,7 +409,8 @@ def test_a_storm_of_restarts(work):
     for _ in range(100):
         procs.kill(site.pid, signal.SIGHUP)
     site.wait_log("rolling restart done")
-    wait_for(lambda: site.log().count("rolling restart begins") == site.log().count("rolling restart done"), "the end of it")
+    # One that the next follows before its last old worker has left is not told of any more: that one's end is both's.
+    wait_for(lambda: site.log().rfind("rolling restart done") > site.log().rfind("rolling restart begins"), "the end of it")
     assert len(site.workers()) == 2 and len(site.zygotes()) == 1
     serves(site)
 
