@@ -409,8 +409,14 @@ def test_a_storm_of_restarts(work):
     for _ in range(100):
         procs.kill(site.pid, signal.SIGHUP)
     site.wait_log("rolling restart done")
-    # One that the next follows before its last old worker has left is not told of any more: that one's end is both's.
-    wait_for(lambda: site.log().rfind("rolling restart done") > site.log().rfind("rolling restart begins"), "the end of it")
+
+    def is_over():
+        told = site.log()
+        begun, done = (re.findall(rf'generation=(\d+) what="rolling restart {what}"', told)[-1] for what in ("begins", "done"))
+        return begun == done
+
+    # One whose old workers leave after the next has taken over is not told of by itself.
+    wait_for(is_over, "the end of it")
     assert len(site.workers()) == 2 and len(site.zygotes()) == 1
     serves(site)
 
