@@ -94,6 +94,14 @@ static void after_fork(void *ctx, bool child)
 	tell(ctx, child ? "after_fork child" : "after_fork parent");
 }
 
+static void unload(void *ctx)
+{
+	struct host *h = ctx;
+
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
 static char *unforkable(void *ctx)
 {
 	return strstr(((struct host *)ctx)->told, "target=threads") ? strdup("a thread of its own") : NULL;
@@ -104,6 +112,7 @@ int main(int argc, char **argv)
 	static const struct forebay_app app = { .name = "host",
 		.load = load,
 		.serve = serve,
+		.unload = unload,
 		.says_begun = true,
 		.prepare_thread = prepare_thread,
 		.freeze = freeze,
