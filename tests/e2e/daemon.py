@@ -167,6 +167,11 @@ class Forebay(Process):
         return [pid for pid in procs.descendants(self.pid)
                 if procs.cmdline(pid).startswith("forebay: worker ") and procs.runs(pid)]
 
+    def family(self, count):
+        """All processes below the master. Whom a zygote has between itself and a worker that it forks is gone in a moment."""
+        wait_for(lambda: len(procs.descendants(self.pid)) == count, lambda: f"{count} of {procs.descendants(self.pid)}")
+        return procs.descendants(self.pid)
+
     def wait_workers(self, count):
         """Their pids when there are so many. What a zygote has just forked bears the zygote's name yet, and so is not among them."""
         return wait_for(lambda: len(pids := self.workers()) == count and pids, f"{count} workers")

@@ -108,9 +108,7 @@ def test_front_and_workers_at_once(demo, work, quiet, seed, recovery):
 
 def test_master(demo, work, seed, recovery):
     """Nobody is left; every client hears its end. The next one starts at once, on the same port, beside nothing."""
-    # A front and a zygote too; whom the zygote has between itself and a worker that it forks is gone in a moment.
-    wait_for(lambda: len(procs.descendants(demo.pid)) == 1 + 1 + WORKERS, lambda: procs.descendants(demo.pid))
-    family = procs.descendants(demo.pid)
+    family = demo.family(1 + 1 + WORKERS)  # a front and a zygote
     demo.expected = {-KILL}
     rng, path = random.Random(seed), demo.argv[-1]
     load = Load(demo, Demo, CLIENTS, seed, cuts=True)
