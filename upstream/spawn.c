@@ -116,6 +116,15 @@ static const char *set_up(const struct spawn_plan *plan, pid_t parent)
 	return NULL;
 }
 
+/* A folder may be there for whoever looks, and not for the user that the process has become. */
+static void say_not_set_up(const struct spawn_plan *plan, const char *step)
+{
+	bool place = strcmp(step, "directory") == 0 && plan->directory;
+
+	(void)dprintf(STDERR_FILENO, "forebay: this process could not be set up: %s%s%s: %s%s%s\n", step, place ? " " : "",
+	    place ? plan->directory : "", strerror(errno), plan->user ? ", as user " : "", plan->user ? plan->user->name : "");
+}
+
 static _Noreturn void child(const struct spawn_plan *plan, pid_t parent)
 {
 	const char *step = set_up(plan, parent);
@@ -124,7 +133,7 @@ static _Noreturn void child(const struct spawn_plan *plan, pid_t parent)
 		step = plan->program ? plan->program : "/proc/self/exe";
 		execve(step, (char *const *)(uintptr_t)plan->argv, (char *const *)(uintptr_t)plan->envp);
 	}
-	(void)dprintf(STDERR_FILENO, "forebay: this process could not be set up: %s: %s\n", step, strerror(errno));
+	say_not_set_up(plan, step);
 	_exit(EXIT_NOT_SET_UP);
 }
 
