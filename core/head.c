@@ -344,6 +344,23 @@ enum field_id field_id_from(struct slice name)
 	return FIELD_OTHER;
 }
 
+bool field_is_of_connection(enum field_id id)
+{
+	switch (id) {
+	case FIELD_CONNECTION:
+	case FIELD_HTTP2_SETTINGS:
+	case FIELD_KEEP_ALIVE:
+	case FIELD_PROXY_CONNECTION:
+	case FIELD_TE:
+	case FIELD_TRAILER:
+	case FIELD_TRANSFER_ENCODING:
+	case FIELD_UPGRADE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 struct slice field_id_name(enum field_id id)
 {
 	return field_names[id];

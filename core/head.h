@@ -142,6 +142,9 @@ enum method method_from(struct slice text);
 /* The id of a field name, in any case. The name is a token: of another text it may say anything. */
 enum field_id field_id_from(struct slice name);
 
+/* It speaks of one connection or of how a message is framed on it (RFC 9110, 7.6.1): never passed on. Content-Length is none of these. */
+bool field_is_of_connection(enum field_id id);
+
 /* The name in lower case; "" for FIELD_OTHER. */
 struct slice field_id_name(enum field_id id);
 

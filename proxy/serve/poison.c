@@ -10,22 +10,10 @@
 /* They say how the message came, not what it is; and those that are written afresh. */
 static bool is_left_out(const struct head *h, unsigned i)
 {
-	switch (h->fields[i].id) {
-	case FIELD_CONNECTION:
-	case FIELD_CONTENT_LENGTH:
-	case FIELD_EXPECT:
-	case FIELD_HOST:
-	case FIELD_HTTP2_SETTINGS:
-	case FIELD_KEEP_ALIVE:
-	case FIELD_PROXY_CONNECTION:
-	case FIELD_TE:
-	case FIELD_TRAILER:
-	case FIELD_TRANSFER_ENCODING:
-	case FIELD_UPGRADE:
-		return true;
-	default:
-		return head_has_element(h, FIELD_CONNECTION, head_name(h, i));
-	}
+	enum field_id id = h->fields[i].id;
+
+	return field_is_of_connection(id) || id == FIELD_CONTENT_LENGTH || id == FIELD_EXPECT || id == FIELD_HOST ||
+	       head_has_element(h, FIELD_CONNECTION, head_name(h, i));
 }
 
 static void write_length(struct buf *out, uint64_t bytes)

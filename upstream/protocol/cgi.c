@@ -190,19 +190,13 @@ static bool becomes_variable(const struct head *h, unsigned i)
 {
 	struct slice name = head_name(h, i);
 
+	if (field_is_of_connection(h->fields[i].id))
+		return false;
 	switch (h->fields[i].id) {
-	case FIELD_CONNECTION:
 	case FIELD_CONTENT_LENGTH:
 	case FIELD_CONTENT_TYPE:
 	case FIELD_EXPECT:
-	case FIELD_HTTP2_SETTINGS:
-	case FIELD_KEEP_ALIVE:
 	case FIELD_PROXY:
-	case FIELD_PROXY_CONNECTION:
-	case FIELD_TE:
-	case FIELD_TRAILER:
-	case FIELD_TRANSFER_ENCODING:
-	case FIELD_UPGRADE:
 		return false;
 	default:
 		break;

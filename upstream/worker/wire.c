@@ -208,29 +208,12 @@ int wire_get_request(const struct wire_frame *f, struct slice payload, struct wi
 	return 0;
 }
 
-bool wire_field_is_of_connection(struct slice name)
-{
-	switch (field_id_from(name)) {
-	case FIELD_CONNECTION:
-	case FIELD_HTTP2_SETTINGS:
-	case FIELD_KEEP_ALIVE:
-	case FIELD_PROXY_CONNECTION:
-	case FIELD_TE:
-	case FIELD_TRAILER:
-	case FIELD_TRANSFER_ENCODING:
-	case FIELD_UPGRADE:
-		return true;
-	default:
-		return false;
-	}
-}
-
 /* NULL, or why this field cannot stand in a HEAD. */
 static const char *field_refused(struct slice name, struct slice value, struct wire_head *h)
 {
 	if (!field_name_ok(name) || !field_value_ok(value))
 		return "invalid field in the worker's answer";
-	if (wire_field_is_of_connection(name))
+	if (field_is_of_connection(field_id_from(name)))
 		return "connection field in the worker's answer";
 	if (field_id_from(name) != FIELD_CONTENT_LENGTH)
 		return NULL;

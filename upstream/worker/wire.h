@@ -98,11 +98,8 @@ struct wire_head {
 	uint64_t length;
 };
 
-/* The payload of a HEAD. Status 103 or 200 to 599. 0, or -EPROTO with *ret_why a literal. */
+/* The payload of a HEAD. Status 103 or 200 to 599, no field of a connection. 0, or -EPROTO with *ret_why a literal. */
 MUST_USE int wire_get_head(struct slice payload, struct wire_head *ret, const char **ret_why);
-
-/* A field that speaks of a connection or of framing, which the worker protocol does not have: never in a HEAD. */
-bool wire_field_is_of_connection(struct slice name);
 
 struct wire_file {
 	uint64_t offset, length;
