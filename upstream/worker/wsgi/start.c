@@ -87,7 +87,7 @@ static int field_refused(PyObject *name, PyObject *value, int err)
 	return -1;
 }
 
-/* As the front sees it too (proxy/serve/exchange). */
+/* As the front sees it too (proxy/serve/exchange_response). */
 static bool asks_for_stream(struct slice name, struct slice value)
 {
 	static const struct slice type = SLICE_INIT("text/event-stream");
