@@ -6,6 +6,9 @@
 #include "proxy/client/http2_receive.h"
 #include "proxy/client/http2_respond.h"
 
+#define LOOKS_MAX  8           /* at the kernel, for more answers */
+#define LOOK_BYTES (64u << 10) /* of answers, which are worth a write of their own */
+
 /* ---- does the peer keep to the least rate, and is it slow enough to go to disk? ---- */
 
 /* Bytes that the peer has taken since the last look: what went in, less what the socket grew by. */
@@ -173,15 +176,42 @@ static const struct crowd_acts crowd_acts = {
  * The answers of one turn go out together: what is active already may bring more of them, and a batch costs much the same whatever its
  * size. Once only, so that there is an end to waiting. May free c.
  */
+/*
+ * More answers are awaited, and the last look at the kernel has brought some: another look costs much less than to send these and those
+ * one after the other.
+ */
+static bool worth_a_look(const struct http2_client *c)
+{
+	return c->answered_count > c->looked_count && c->stream_count > c->answered_count && c->looks < LOOKS_MAX &&
+	       c->answered_bytes < LOOK_BYTES;
+}
+
 static void flush_behind_others(struct http2_client *c)
 {
+	const struct timeval at_once = { 0 };
+
 	if (!c->behind && event_base_get_num_events(http2_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > 0) {
 		c->behind = true;
 		http2_kick(c);
 		return;
 	}
 	c->behind = false;
+	if (worth_a_look(c) && event_add(&c->look, &at_once) == 0) {
+		c->looks++;
+		c->looked_count = c->answered_count;
+		return;
+	}
+	c->looks = c->looked_count = 0;
 	(void)http2_flush(c);
+}
+
+/* What it has brought has been heard by now. */
+static void looked(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct http2_client *c = ctx;
+
+	loop_callback(http2_loop(c));
+	flush_behind_others(c);
 }
 
 static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
@@ -217,6 +247,7 @@ static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 	address_text(&c->peer.any, c->peer_text, &c->peer_port);
 	address_text(&c->local->addr.any, c->local_text, &c->local_port);
 	c->streams.next = c->streams.prev = &c->streams;
+	c->answered_end = &c->answered;
 	c->timer.fire = http2_timer;
 	c->member.acts = &crowd_acts;
 	c->member.fresh = true;
@@ -251,6 +282,7 @@ int http2_client_new(struct context *cx, struct arrival *a)
 		give_up(c);
 		return -ENOMEM;
 	}
+	event_assign(&c->look, cx->loop->base, -1, 0, looked, c);
 	event_assign(&c->ev, cx->loop->base, c->stream.fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, http2_event, c);
 	if (event_add(&c->ev, NULL) == -1) {
 		give_up(c);

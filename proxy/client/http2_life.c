@@ -80,6 +80,32 @@ void http2_stream_sending(struct http2_stream *s, bool sending)
 	s->sending = sending;
 }
 
+void http2_stream_wait(struct http2_stream *s)
+{
+	struct http2_client *c = s->client;
+
+	s->answered_at = c->answered_end;
+	s->next_answered = NULL;
+	*c->answered_end = s;
+	c->answered_end = &s->next_answered;
+	c->answered_count++;
+}
+
+void http2_stream_wait_no_more(struct http2_stream *s)
+{
+	struct http2_client *c = s->client;
+
+	if (!s->answered_at)
+		return;
+	*s->answered_at = s->next_answered;
+	if (s->next_answered)
+		s->next_answered->answered_at = s->answered_at;
+	else
+		c->answered_end = s->answered_at;
+	s->answered_at = NULL;
+	c->answered_count--;
+}
+
 void http2_stream_leave(struct http2_stream *s, const char *why)
 {
 	struct exchange_outcome o = { .body_bytes = s->sent_bytes, .reason = why };
@@ -89,6 +115,7 @@ void http2_stream_leave(struct http2_stream *s, const char *why)
 	if (s->reading == HTTP2_HEAD || s->reading == HTTP2_CONTENT || s->reading == HTTP2_TUNNEL)
 		http2_read_enter(s, HTTP2_HELD);
 	http2_stream_sending(s, false);
+	http2_stream_wait_no_more(s);
 	s->client->passing -= s->passing;
 	s->passing = false;
 	if (!s->exchange)
@@ -289,6 +316,7 @@ void http2_close(struct http2_client *c, const char *why)
 	loop_timer_clear(cx->loop, &c->timer);
 	crowd_move(cx->crowd, &c->member, CROWD_NONE);
 	event_del(&c->ev);
+	event_del(&c->look);
 	stream_close(&c->stream);
 	guard_leave(cx->guard, &c->peer.any, c->listen->connections_per_address);
 	lease_give(&cx->loop->lease, sizeof(*c));

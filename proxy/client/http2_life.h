@@ -17,8 +17,9 @@
 #include "proxy/client/rate.h"
 #include "proxy/serve/exchange.h"
 
-#define HTTP2_CARE_MS    1000 /* between two looks at a peer that is waited for */
-#define HTTP2_STARVED_MS 100  /* until windows that were kept for want of memory are looked at again */
+#define HTTP2_CARE_MS     1000 /* between two looks at a peer that is waited for */
+#define HTTP2_ARRIVED_MAX 16   /* requests of one read, before the first of them goes on */
+#define HTTP2_STARVED_MS  100  /* until windows that were kept for want of memory are looked at again */
 
 enum http2_phase {
 	HTTP2_OPEN,
@@ -41,11 +42,12 @@ struct http2_client;
 /* One request and its response. */
 struct http2_stream {
 	struct http2_client *client;
-	struct http2_stream *next, *prev;  /* of all */
-	struct http2_stream *next_touched; /* of what the writes at hand have taken from */
-	struct http2_stream *next_closed;  /* of those that the library has forgotten */
-	struct exchange *exchange;         /* NULL: not yet, or no more */
-	struct body_cursor cursor;         /* in the response's body */
+	struct http2_stream *next, *prev;                  /* of all */
+	struct http2_stream *next_touched;                 /* of what the writes at hand have taken from */
+	struct http2_stream *next_closed;                  /* of those that the library has forgotten */
+	struct http2_stream *next_answered, **answered_at; /* where it stands among the answered; NULL: nowhere */
+	struct exchange *exchange;                         /* NULL: not yet, or no more */
+	struct body_cursor cursor;                         /* in the response's body */
 	struct rate rate;
 	uint64_t content_length, got_bytes; /* of the request's body */
 	uint64_t kept_window;               /* bytes taken that the peer was not yet given back */
@@ -56,7 +58,7 @@ struct http2_stream {
 	uint8_t reading; /* enum http2_reading */
 	bool has_length, connects;
 	bool of_head;    /* its method is HEAD, also if it was refused */
-	bool responding; /* the response's head was handed to the library */
+	bool responding; /* the response's head was handed to the library, or will be with the next flush */
 	bool sending;    /* its body is the library's to ask for; not if it waits for us */
 	bool over;       /* all of the response is in frames */
 	bool closed;     /* the library has forgotten it */
@@ -84,9 +86,17 @@ struct http2_client {
 	nghttp2_session *session;
 	struct http2_stream streams; /* a ring */
 	struct http2_stream *touched, *closed;
+	struct http2_stream *answered, **answered_end; /* for the next flush, the first come first */
+	unsigned answered_count;
+	uint64_t answered_bytes; /* of their bodies, as far as they have come */
+	struct event look;       /* the kernel is asked once more before that */
+	unsigned looks, looked_count;
 	struct http2_fields fields;     /* of the block that is coming */
 	struct http2_stream *fields_of; /* NULL: none that is wanted */
 	bool in_fields;                 /* a block is coming */
+	struct http2_stream
+	    *arrived[HTTP2_ARRIVED_MAX]; /* their requests are whole and have not gone on yet; within one read only */
+	unsigned arrived_count;
 	uint64_t fields_begun_ms;
 	struct http2_flood flood;
 	struct http2_piece piece;
@@ -130,6 +140,10 @@ void http2_stream_leave(struct http2_stream *s, const char *why);
 
 /* Ends a stream before its time: `status` (if not 0) is what its request is logged with, if it has no answer yet. */
 void http2_stream_reset(struct http2_stream *s, uint32_t code, unsigned status, const char *why);
+
+/* Its answer is there, and goes to the library with the next flush; or does not any more. */
+void http2_stream_wait(struct http2_stream *s);
+void http2_stream_wait_no_more(struct http2_stream *s);
 
 /* The response's body is, or is not, the library's to ask for. */
 void http2_stream_sending(struct http2_stream *s, bool sending);

@@ -149,6 +149,26 @@ static void prioritize(struct http2_stream *s, const struct http2_request *r)
 		s->client->broken = true;
 }
 
+/* Requests that are whole go on together: see exchange_begin. */
+static void begin_arrived(struct http2_client *c)
+{
+	for (unsigned i = 0; i < c->arrived_count; i++)
+		if (c->arrived[i]->exchange)
+			exchange_begin(c->arrived[i]->exchange);
+	c->arrived_count = 0;
+}
+
+static void whole_request_came(struct http2_stream *s, const struct http2_request *r)
+{
+	struct http2_client *c = s->client;
+
+	http2_read_enter(s, HTTP2_HELD);
+	exchange_take_head(s->exchange, &c->fields.head, &r->message);
+	c->arrived[c->arrived_count++] = s;
+	if (c->arrived_count == ARRAY_LEN(c->arrived))
+		begin_arrived(c);
+}
+
 /* A request that was understood. */
 static void begin_request(struct http2_stream *s, const struct http2_request *r, bool ended)
 {
@@ -158,8 +178,12 @@ static void begin_request(struct http2_stream *s, const struct http2_request *r,
 	s->has_length = r->message.has_length;
 	s->content_length = r->message.length;
 	prioritize(s, r);
+	if (ended) {
+		whole_request_came(s, r);
+		return;
+	}
 	exchange_request(s->exchange, &c->fields.head, &r->message);
-	if (ended || r->connects || !exchange_wants_body(s->exchange)) {
+	if (r->connects || !exchange_wants_body(s->exchange)) {
 		http2_read_enter(s, HTTP2_HELD);
 		return;
 	}
@@ -580,6 +604,7 @@ static bool take(struct http2_client *c, const char *bytes, size_t n)
 	if (c->phase == HTTP2_LINGER || c->failed)
 		return true;
 	used = nghttp2_session_mem_recv(c->session, (const uint8_t *)bytes, n);
+	begin_arrived(c);
 	if (c->broken || used == NGHTTP2_ERR_NOMEM) {
 		http2_cut(c, "memory_limit");
 		return false;

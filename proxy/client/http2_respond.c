@@ -194,11 +194,28 @@ static void http2_answer(struct http2_stream *s)
 	http2_kick(c);
 }
 
+static void answer_all(struct http2_client *c)
+{
+	for (struct http2_stream *s; (s = c->answered);) {
+		http2_stream_wait_no_more(s);
+		http2_answer(s);
+	}
+	c->answered_bytes = 0;
+}
+
 /* ---- what exchanges tell ---- */
 
+/* Answers go to the library together, as requests go on together (exchange_begin). */
 static void http2_respond(void *ctx)
 {
-	http2_answer(ctx);
+	struct http2_stream *s = ctx;
+
+	struct body *b = exchange_response_body(s->exchange);
+
+	s->responding = true;
+	s->client->answered_bytes += b ? body_bytes(b) : 0;
+	http2_stream_wait(s);
+	http2_kick(s->client);
 }
 
 static void http2_progress(void *ctx)
@@ -515,6 +532,7 @@ bool http2_flush(struct http2_client *c)
 		http2_close(c, "memory_limit");
 		return false;
 	}
+	answer_all(c);
 	err = flush_session(c);
 	let_go_of_bodies(c);
 	loop_block_give(http2_loop(c), c->block);

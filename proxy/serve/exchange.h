@@ -45,6 +45,13 @@ struct exchange *exchange_new(
  */
 void exchange_request(struct exchange *ex, struct head *h, const struct http1_message *m);
 
+/*
+ * The same in two steps, for whoever reads many requests at once: code that runs for one after the other stays in the processor's cache.
+ * Between the two only exchange_leave() may be called.
+ */
+void exchange_take_head(struct exchange *ex, struct head *h, const struct http1_message *m);
+void exchange_begin(struct exchange *ex);
+
 /* This request is answered by forebay itself. `line` is what there is of the request if its head was not understood. */
 void exchange_refuse(struct exchange *ex, unsigned status, const char *reason);
 void exchange_set_line(struct exchange *ex, struct slice line);

@@ -192,19 +192,24 @@ static const char *request_refused(struct exchange *ex, unsigned *ret_status)
 	return NULL;
 }
 
-void exchange_request(struct exchange *ex, struct head *h, const struct http1_message *m)
+void exchange_take_head(struct exchange *ex, struct head *h, const struct http1_message *m)
 {
-	const char *why;
-	unsigned status;
-
 	ex->head = *h;
 	head_init(h);
 	ex->message = *m;
+}
+
+void exchange_begin(struct exchange *ex)
+{
+	enum http1_framing framing = ex->message.framing;
+	const char *why;
+	unsigned status;
+
 	/*
 	 * An upgrade with content has no meaning that both sides share: the content counts, the upgrade is not passed on. Nor is one to
 	 * HTTP/2, by which requests would reach the worker that nobody here has seen.
 	 */
-	if (m->framing != FRAMING_NONE || head_has_element(&ex->head, FIELD_UPGRADE, SLICE("h2c")))
+	if (framing != FRAMING_NONE || head_has_element(&ex->head, FIELD_UPGRADE, SLICE("h2c")))
 		ex->message.upgrade = false;
 	if (exchange_charge(ex) && exchange_porter_answered(ex))
 		return;
@@ -213,7 +218,7 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 		exchange_refuse(ex, status, why);
 		return;
 	}
-	if (m->framing == FRAMING_NONE) {
+	if (framing == FRAMING_NONE) {
 		exchange_dispatch(ex);
 		return;
 	}
@@ -225,6 +230,12 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 		ex->open = ex->is_stream = true;
 		exchange_dispatch(ex);
 	}
+}
+
+void exchange_request(struct exchange *ex, struct head *h, const struct http1_message *m)
+{
+	exchange_take_head(ex, h, m);
+	exchange_begin(ex);
 }
 
 void exchange_body_grew(struct exchange *ex)

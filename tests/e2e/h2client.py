@@ -24,7 +24,7 @@ class H2Client:
         config = h2.config.H2Configuration(client_side=True, header_encoding="latin-1", validate_outbound_headers=False,
                                            normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(config)
-        self.takes = takes
+        self.takes, self.holds = takes, False
         self.events, self.ended, self.rest = [], False, b""
         self.heads, self.bodies, self.interims = {}, collections.defaultdict(bytes), collections.defaultdict(list)
         self.whole, self.resets, self.goaways, self.order = set(), {}, [], []
@@ -40,7 +40,16 @@ class H2Client:
         self.sock.close()
 
     def push(self):
-        self.sock.sendall(self.h2.data_to_send())
+        if not self.holds:
+            self.sock.sendall(self.h2.data_to_send())
+
+    def hold(self):
+        """What is said from here on goes out in one write, at release()."""
+        self.holds = True
+
+    def release(self):
+        self.holds = False
+        self.push()
 
     def request(self, path="/", method="GET", headers=(), end=True, pseudo=()):
         stream = self.h2.get_next_available_stream_id()

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import procs
-from backend import OK, answer
+from backend import OK, answer, echo_id
 from client import ask
 from h2client import H2Client
 from procs import wait_for
@@ -157,6 +157,50 @@ def test_what_is_taken_back_in_the_queue_costs_no_worker(work):
     assert [s.target for s in backend.seen] == ["/first", "/last"]
     left = site.wait_access(lambda e: e["status"] == 499, 10)
     assert all(e["reason"] == "client reset the stream" for e in left)
+
+
+def test_what_is_taken_back_with_the_same_write_reaches_no_worker(site):
+    with H2Client(site.address) as c:
+        c.hold()
+        kept = c.request("/kept")
+        for n in range(3):
+            c.h2.reset_stream(c.request(f"/{n}"), CANCEL)
+        c.release()
+        assert c.answer(kept) == 200 and c.ask("/last") == 200
+    assert [s.target for s in site.backend.seen] == ["/kept", "/last"]
+    assert len(site.wait_access(lambda e: e["status"] == 499, 3)) == 3
+
+
+def test_many_requests_of_one_write_are_each_answered(work):
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, "slots": 4}, listen={"http2": "on"})
+    gate = Gate()
+    backend.next(gate)
+    with H2Client(site.address) as c:
+        held = c.request("/held")
+        gate.wait()
+        c.hold()
+        streams = {c.request(f"/{n}", headers=[("x-id", str(n))]): str(n).encode() for n in range(40)}
+        backend.default = echo_id
+        c.release()
+        for s, body in streams.items():
+            assert c.answer(s) == 200 and c.bodies[s] == body
+        assert held not in c.heads
+        gate.go.set()
+        assert c.answer(held) == 200
+
+
+def test_answers_that_fill_more_than_one_write_come_whole(work):
+    backend = work.backend()
+    site = work.forebay({"socket": backend.name, "slots": 1}, listen={"http2": "on"})
+    sizes = [1, 30_000, 2, 50_000, 3, 100_000] * 3
+    backend.next(*[sized(n) for n in sizes])
+    with H2Client(site.address) as c:
+        c.hold()
+        streams = [c.request(f"/{n}") for n in range(len(sizes))]
+        c.release()
+        assert [c.answer(s) for s in streams] == [200] * len(sizes)
+        assert [len(c.bodies[s]) for s in streams] == sizes
 
 
 def test_a_body_over_its_limit_is_413_and_the_connection_goes_on(work):
