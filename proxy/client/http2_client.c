@@ -239,13 +239,26 @@ static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 
 static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 {
+	uint16_t peer_port, local_port;
+
 	c->cx = cx;
 	c->listen = a->listen;
 	c->local = a->local;
 	c->peer = a->peer;
 	stream_move(&c->stream, &a->stream);
-	address_text(&c->peer.any, c->peer_text, &c->peer_port);
-	address_text(&c->local->addr.any, c->local_text, &c->local_port);
+	address_text(&c->peer.any, c->peer_text, &peer_port);
+	address_text(&c->local->addr.any, c->local_text, &local_port);
+	c->origin = (struct exchange_origin){
+		.listen = c->listen,
+		.client = { .peer_address = c->peer_text,
+		    .peer_port = peer_port,
+		    .peer = &c->peer.any,
+		    .secure = stream_is_secure(&c->stream),
+		    .tls = stream_tls_peer(&c->stream),
+		    .server_address = c->local_text,
+		    .server_port = local_port },
+		.tls_version = stream_tls_version(&c->stream),
+	};
 	c->streams.next = c->streams.prev = &c->streams;
 	c->answered_end = &c->answered;
 	c->timer.fire = http2_timer;

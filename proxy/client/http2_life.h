@@ -120,7 +120,7 @@ struct http2_client {
 	unsigned continuations; /* of the field block that is coming */
 	bool readable, drained, peer_closed, broken;
 	union peer peer;
-	uint16_t peer_port, local_port;
+	struct exchange_origin origin; /* of its requests; the time is each one's own */
 	char peer_text[INET6_ADDRSTRLEN];
 	char local_text[INET6_ADDRSTRLEN];
 };

@@ -39,21 +39,10 @@ static struct http2_stream *stream_of(struct http2_client *c, int32_t id)
 static struct exchange *exchange_for(struct http2_stream *s)
 {
 	struct http2_client *c = s->client;
-	struct exchange_origin origin = {
-		.listen = c->listen,
-		.client = { .peer_address = c->peer_text,
-		    .peer_port = c->peer_port,
-		    .peer = &c->peer.any,
-		    .secure = stream_is_secure(&c->stream),
-		    .tls = stream_tls_peer(&c->stream),
-		    .server_address = c->local_text,
-		    .server_port = c->local_port },
-		.tls_version = stream_tls_version(&c->stream),
-		.begun_us = loop_now_us(http2_loop(c)),
-		.begun_wall_us = loop_wall_us(http2_loop(c)),
-	};
 
-	return exchange_new(c->cx, &origin, &http2_exchange_events, s);
+	c->origin.begun_us = loop_now_us(http2_loop(c));
+	c->origin.begun_wall_us = loop_wall_us(http2_loop(c));
+	return exchange_new(c->cx, &c->origin, &http2_exchange_events, s);
 }
 
 static void new_stream(struct http2_client *c, int32_t id)
