@@ -173,10 +173,6 @@ static const struct crowd_acts crowd_acts = {
 /* ---- events ---- */
 
 /*
- * The answers of one turn go out together: what is active already may bring more of them, and a batch costs much the same whatever its
- * size. Once only, so that there is an end to waiting. May free c.
- */
-/*
  * More answers are awaited, and the last look at the kernel has brought some: another look costs much less than to send these and those
  * one after the other.
  */
@@ -186,6 +182,10 @@ static bool worth_a_look(const struct http2_client *c)
 	       c->answered_bytes < LOOK_BYTES;
 }
 
+/*
+ * The answers of one turn go out together: what is active already may bring more of them, and a batch costs much the same whatever its
+ * size. Once only, so that there is an end to waiting. May free c.
+ */
 static void flush_behind_others(struct http2_client *c)
 {
 	const struct timeval at_once = { 0 };

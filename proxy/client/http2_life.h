@@ -94,8 +94,7 @@ struct http2_client {
 	struct http2_fields fields;     /* of the block that is coming */
 	struct http2_stream *fields_of; /* NULL: none that is wanted */
 	bool in_fields;                 /* a block is coming */
-	struct http2_stream
-	    *arrived[HTTP2_ARRIVED_MAX]; /* their requests are whole and have not gone on yet; within one read only */
+	struct http2_stream *arrived[HTTP2_ARRIVED_MAX]; /* with whole requests that are to go on; within one read only */
 	unsigned arrived_count;
 	uint64_t fields_begun_ms;
 	struct http2_flood flood;

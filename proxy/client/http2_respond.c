@@ -209,7 +209,6 @@ static void answer_all(struct http2_client *c)
 static void http2_respond(void *ctx)
 {
 	struct http2_stream *s = ctx;
-
 	struct body *b = exchange_response_body(s->exchange);
 
 	s->responding = true;
