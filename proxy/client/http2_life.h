@@ -91,9 +91,9 @@ struct http2_client {
 	uint64_t answered_bytes; /* of their bodies, as far as they have come */
 	struct event look;       /* the kernel is asked once more before that */
 	unsigned looks, looked_count;
-	struct http2_fields fields;     /* of the block that is coming */
-	struct http2_stream *fields_of; /* NULL: none that is wanted */
-	bool in_fields;                 /* a block is coming */
+	struct http2_fields fields;                      /* of the block that is coming */
+	struct http2_stream *fields_of;                  /* NULL: none that is wanted */
+	bool in_fields;                                  /* a block is coming */
 	struct http2_stream *arrived[HTTP2_ARRIVED_MAX]; /* with whole requests that are to go on; within one read only */
 	unsigned arrived_count;
 	uint64_t fields_begun_ms;
