@@ -90,14 +90,15 @@ static unsigned expiry_step(const struct section *s, int64_t now_us)
 	return step;
 }
 
-static void tell_expiry(struct section *s, int64_t now_us)
+/* False: nothing new. */
+static bool tell_expiry(struct section *s, int64_t now_us)
 {
 	unsigned step = expiry_step(s, now_us);
 	int64_t end_us = keyfiles_expiry_us(s->leaf), days = (end_us - now_us) / DAY_US;
 	char date[32];
 
 	if (step <= s->told)
-		return;
+		return false;
 	s->told = step;
 	if (end_us <= now_us)
 		log_error("event=certificate_expired tls=%s file=%s expired=%s what=\"clients refuse it\"", s->conf->name,
@@ -105,12 +106,31 @@ static void tell_expiry(struct section *s, int64_t now_us)
 	else
 		log_line(expiry_steps[step - 1].level, "event=certificate_expires tls=%s file=%s expires=%s days=%" PRId64,
 		    s->conf->name, s->conf->certificate, date_of(end_us, date), days);
+	return true;
+}
+
+static void count_expiry(const struct keys *k, int64_t now_us)
+{
+	size_t expired = 0, expiring = 0;
+
+	for (size_t i = 0; i < k->conf->tls_count; i++) {
+		unsigned step = expiry_step(&k->sections[i], now_us);
+
+		expired += step == ARRAY_LEN(expiry_steps);
+		expiring += step > 0 && step < ARRAY_LEN(expiry_steps);
+	}
+	log_info("event=certificates expired=%zu expiring=%zu of=%zu", expired, expiring, k->conf->tls_count);
 }
 
 void keys_tell_expiry(struct keys *k)
 {
+	int64_t now_us = clock_wall_us(k->clock);
+	bool told = false;
+
 	for (size_t i = 0; i < k->conf->tls_count; i++)
-		tell_expiry(&k->sections[i], clock_wall_us(k->clock));
+		told |= tell_expiry(&k->sections[i], now_us);
+	if (told)
+		count_expiry(k, now_us);
 }
 
 /* ---- reading ---- */

@@ -868,17 +868,18 @@ static void the_end_of_a_certificate_is_told_four_times(void **state UNUSED)
 	static const struct {
 		int64_t before_s;  /* before the end */
 		const char *words; /* NULL: nothing */
+		const char *count;
 	} steps[] = {
-		{ 40 * 86400, NULL },
-		{ 30 * 86400 + 1, NULL },
-		{ 30 * 86400, "info: event=certificate_expires tls=main file=" },
-		{ 29 * 86400, NULL },
-		{ 7 * 86400, "warning: event=certificate_expires tls=main file=" },
-		{ 2 * 86400, NULL },
-		{ 86400, "error: event=certificate_expires tls=main file=" },
-		{ 1, NULL },
-		{ 0, "error: event=certificate_expired tls=main file=" },
-		{ -5 * 86400, NULL },
+		{ 40 * 86400, NULL, NULL },
+		{ 30 * 86400 + 1, NULL, NULL },
+		{ 30 * 86400, "info: event=certificate_expires tls=main file=", "expired=0 expiring=1 of=1" },
+		{ 29 * 86400, NULL, NULL },
+		{ 7 * 86400, "warning: event=certificate_expires tls=main file=", "expired=0 expiring=1 of=1" },
+		{ 2 * 86400, NULL, NULL },
+		{ 86400, "error: event=certificate_expires tls=main file=", "expired=0 expiring=1 of=1" },
+		{ 1, NULL, NULL },
+		{ 0, "error: event=certificate_expired tls=main file=", "expired=1 expiring=0 of=1" },
+		{ -5 * 86400, NULL, NULL },
 	};
 	int64_t end_us = keyfiles_expiry_us(all.leaf.x);
 	struct clock_test clock;
@@ -893,7 +894,7 @@ static void the_end_of_a_certificate_is_told_four_times(void **state UNUSED)
 		buf_clear(&s.log);
 		clock.wall_us = end_us - steps[i].before_s * 1000000;
 		keys_tell_expiry(s.keys);
-		if (steps[i].words ? !said(&s, steps[i].words) : s.log.len > 0)
+		if (steps[i].words ? !said(&s, steps[i].words) || !said(&s, steps[i].count) : s.log.len > 0)
 			fail_msg("row %zu: %.*s", i, SLICE_ARG(buf_slice(&s.log)));
 		keys_tell_expiry(s.keys);
 	}
