@@ -13,7 +13,7 @@
  * And so many: a worker's socket (208K, if nobody has changed it) counts 768 bytes or more for each piece that it was given, and when
  * those are all of it the worker waits for room. How many pieces an answer has, nobody tells: what is left is found by attempt_still_unread().
  */
-#define PEEKED_ANSWERS 16
+#define PEEKED_ANSWERS 8
 
 /* The first bytes carry the descriptor; the body is not sent then. */
 static enum sender_step send_with_fd(struct attempt *a, int *ret_err)
