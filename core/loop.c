@@ -67,6 +67,49 @@ static void on_turn_end(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 		(void)loop_turn(l);
 }
 
+bool loop_look(struct loop *l, struct loop_look *k)
+{
+	const struct timeval at_once = { 0 };
+
+	if (k->next)
+		return true;
+	if (l->looks.next == &l->looks && event_add(&l->look, &at_once) == -1)
+		return false;
+	k->next = &l->looks;
+	k->prev = l->looks.prev;
+	k->prev->next = k;
+	l->looks.prev = k;
+	return true;
+}
+
+void loop_look_cancel(struct loop_look *k)
+{
+	if (!k->next)
+		return;
+	k->prev->next = k->next;
+	k->next->prev = k->prev;
+	k->next = k->prev = NULL;
+}
+
+/* What they begin to wait for now is the next look. */
+static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+{
+	struct loop *l = ctx;
+	struct loop_look now = l->looks;
+
+	if (now.next == &l->looks)
+		return; /* all were cancelled */
+	now.next->prev = now.prev->next = &now;
+	l->looks.next = l->looks.prev = &l->looks;
+	while (now.next != &now) {
+		struct loop_look *k = now.next;
+
+		loop_look_cancel(k);
+		loop_callback(l);
+		k->looked(k);
+	}
+}
+
 struct loop_block {
 	struct loop_block *next;
 };
@@ -128,6 +171,7 @@ static int tick_start(struct loop *l)
 	const struct timeval every = { .tv_usec = WHEEL_TICK_MS * 1000 };
 
 	if (event_assign(&l->turn_end, l->base, -1, 0, on_turn_end, l) == -1 ||
+	    event_assign(&l->look, l->base, -1, 0, on_look, l) == -1 ||
 	    event_assign(&l->tick, l->base, -1, EV_PERSIST, on_tick, l) == -1 || event_add(&l->tick, &every) == -1)
 		return -ENOMEM;
 	return 0;
@@ -146,6 +190,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 	l->blocks_max = (unsigned)MIN(budget->limit / BLOCKS_SHARE / LOOP_BLOCK_BYTES, (size_t)BLOCKS_KEPT);
 	pieces_init(&l->pieces, MIN(budget->limit / PIECES_SHARE, (size_t)PIECES_KEPT));
 	l->spool = spool;
+	l->looks.next = l->looks.prev = &l->looks;
 	l->mailbox.fd = -1;
 	lease_init(&l->lease, budget);
 	wheel_init(&l->wheel, loop_now_ms(l));
@@ -236,6 +281,8 @@ void loop_free(struct loop **loop)
 		(void)loop_settle(l);
 	if (event_initialized(&l->turn_end))
 		event_del(&l->turn_end);
+	if (event_initialized(&l->look))
+		event_del(&l->look);
 	if (event_initialized(&l->tick))
 		event_del(&l->tick);
 	mailbox_done(&l->mailbox);

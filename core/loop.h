@@ -16,6 +16,12 @@
 
 struct spool;
 
+/* Lies in the struct of whoever waits. Zeroed, then `looked` set. */
+struct loop_look {
+	struct loop_look *next, *prev; /* the loop's; NULL: it does not wait */
+	void (*looked)(struct loop_look *k);
+};
+
 #define LOOP_SCRATCH_BYTES (256u << 10)
 
 struct loop {
@@ -28,11 +34,13 @@ struct loop {
 	uint64_t turn;         /* see loop_has_asked */
 	uint64_t callbacks;    /* since the last step of `turn` */
 	bool in_turn;
-	bool runs;           /* inside loop_run */
-	bool clock_stale;    /* a callback has begun since it was read */
-	uint64_t mono_us;    /* as read last */
-	int64_t wall_us;     /* the same, */
-	uint64_t wall_of_us; /* when mono_us was this */
+	struct event look;      /* at once, behind what the kernel has to tell by then */
+	struct loop_look looks; /* a ring of those that wait for it */
+	bool runs;              /* inside loop_run */
+	bool clock_stale;       /* a callback has begun since it was read */
+	uint64_t mono_us;       /* as read last */
+	int64_t wall_us;        /* the same, */
+	uint64_t wall_of_us;    /* when mono_us was this */
 	struct mailbox mailbox;
 	struct lease lease;
 	struct spool *spool; /* NULL: bodies stay in memory (tests) */
@@ -105,6 +113,14 @@ static inline bool loop_has_asked(const struct loop *l, uint64_t since)
 {
 	return l->runs && l->turn - since >= 2;
 }
+
+/*
+ * Calls k->looked once the kernel was asked for events again and these have had their callbacks, without waiting for any: for work that is
+ * cheaper when more of it has come together. At most one wait at a time. False: without memory; nothing will be called.
+ */
+MUST_USE bool loop_look(struct loop *l, struct loop_look *k);
+/* In any state. */
+void loop_look_cancel(struct loop_look *k);
 
 /* Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. */
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);

@@ -1,0 +1,120 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <event2/event_struct.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/loop.h"
+
+/* What happened, one letter each: 'r' the pipe was read, else a look's own. */
+static char said[16];
+static struct loop *loop;
+static int ends[2];
+
+struct waiter {
+	struct loop_look look;
+	char letter;
+	unsigned again; /* times that it waits anew */
+	bool writes;    /* into the pipe, when its look has come */
+	bool stops;
+};
+
+static void say(char letter)
+{
+	size_t n = strlen(said);
+
+	assert_true(n + 1 < sizeof(said));
+	said[n] = letter;
+}
+
+static void on_pipe(evutil_socket_t fd, short what, void *ctx)
+{
+	char byte;
+
+	(void)what;
+	(void)ctx;
+	assert_int_equal(read(fd, &byte, 1), 1);
+	say('r');
+}
+
+static void looked(struct loop_look *k)
+{
+	struct waiter *w = CONTAINER_OF(k, struct waiter, look);
+
+	say(w->letter);
+	if (w->writes)
+		assert_int_equal(write(ends[1], "x", 1), 1);
+	if (w->again > 0) {
+		w->again--;
+		assert_true(loop_look(loop, k));
+	} else if (w->stops) {
+		loop_stop(loop);
+	}
+}
+
+/* The kernel has told of a byte by the time of the look, and only what came before the look comes before it. */
+static void a_look_comes_behind_what_the_kernel_tells(void **state)
+{
+	static struct clock_test clock;
+	struct waiter a = { .look.looked = looked, .letter = 'a', .writes = true },
+	              b = { .look.looked = looked, .letter = 'b' }, gone = { .look.looked = looked, .letter = 'x' },
+	              last = { .look.looked = looked, .letter = 'z', .again = 1, .stops = true };
+	struct budget budget;
+	struct event ev;
+
+	(void)state;
+	clock_test_init(&clock);
+	budget_init(&budget, 1u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(event_assign(&ev, loop->base, ends[0], EV_READ | EV_PERSIST, on_pipe, NULL), 0);
+	assert_int_equal(event_add(&ev, NULL), 0);
+	assert_int_equal(write(ends[1], "x", 1), 1);
+	assert_true(loop_look(loop, &a.look));
+	assert_true(loop_look(loop, &gone.look));
+	assert_true(loop_look(loop, &b.look));
+	assert_true(loop_look(loop, &b.look)); /* it waits already */
+	assert_true(loop_look(loop, &last.look));
+	loop_look_cancel(&gone.look);
+	loop_look_cancel(&gone.look);
+	loop_run(loop);
+	assert_string_equal(said, "rabzrz");
+	event_del(&ev);
+	close(ends[0]);
+	close(ends[1]);
+	loop_free(&loop);
+}
+
+/* The last that waited has gone: the next to wait is heard all the same. */
+static void a_look_that_nobody_waits_for_is_none(void **state)
+{
+	static struct clock_test clock;
+	struct waiter gone = { .look.looked = looked, .letter = 'x' },
+	              last = { .look.looked = looked, .letter = 'z', .stops = true };
+	struct budget budget;
+
+	(void)state;
+	memset(said, 0, sizeof(said));
+	clock_test_init(&clock);
+	budget_init(&budget, 1u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	assert_true(loop_look(loop, &gone.look));
+	loop_look_cancel(&gone.look);
+	assert_true(loop_look(loop, &last.look));
+	loop_run(loop);
+	assert_string_equal(said, "z");
+	loop_free(&loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_look_comes_behind_what_the_kernel_tells),
+		cmocka_unit_test(a_look_that_nobody_waits_for_is_none),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
