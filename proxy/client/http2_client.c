@@ -188,15 +188,13 @@ static bool worth_a_look(const struct http2_client *c)
  */
 static void flush_behind_others(struct http2_client *c)
 {
-	const struct timeval at_once = { 0 };
-
 	if (!c->behind && event_base_get_num_events(http2_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > 0) {
 		c->behind = true;
 		http2_kick(c);
 		return;
 	}
 	c->behind = false;
-	if (worth_a_look(c) && event_add(&c->look, &at_once) == 0) {
+	if (worth_a_look(c) && loop_look(http2_loop(c), &c->look)) {
 		c->looks++;
 		c->looked_count = c->answered_count;
 		return;
@@ -205,13 +203,9 @@ static void flush_behind_others(struct http2_client *c)
 	(void)http2_flush(c);
 }
 
-/* What it has brought has been heard by now. */
-static void looked(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
+static void looked(struct loop_look *k)
 {
-	struct http2_client *c = ctx;
-
-	loop_callback(http2_loop(c));
-	flush_behind_others(c);
+	flush_behind_others(CONTAINER_OF(k, struct http2_client, look));
 }
 
 static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
@@ -262,6 +256,7 @@ static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 	c->streams.next = c->streams.prev = &c->streams;
 	c->answered_end = &c->answered;
 	c->timer.fire = http2_timer;
+	c->look.looked = looked;
 	c->member.acts = &crowd_acts;
 	c->member.fresh = true;
 	c->idle_since_ms = http2_now_ms(c);
@@ -295,7 +290,6 @@ int http2_client_new(struct context *cx, struct arrival *a)
 		give_up(c);
 		return -ENOMEM;
 	}
-	event_assign(&c->look, cx->loop->base, -1, 0, looked, c);
 	event_assign(&c->ev, cx->loop->base, c->stream.fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, http2_event, c);
 	if (event_add(&c->ev, NULL) == -1) {
 		give_up(c);

@@ -316,7 +316,7 @@ void http2_close(struct http2_client *c, const char *why)
 	loop_timer_clear(cx->loop, &c->timer);
 	crowd_move(cx->crowd, &c->member, CROWD_NONE);
 	event_del(&c->ev);
-	event_del(&c->look);
+	loop_look_cancel(&c->look);
 	stream_close(&c->stream);
 	guard_leave(cx->guard, &c->peer.any, c->listen->connections_per_address);
 	lease_give(&cx->loop->lease, sizeof(*c));

@@ -89,7 +89,7 @@ struct http2_client {
 	struct http2_stream *answered, **answered_end; /* for the next flush, the first come first */
 	unsigned answered_count;
 	uint64_t answered_bytes; /* of their bodies, as far as they have come */
-	struct event look;       /* the kernel is asked once more before that */
+	struct loop_look look;   /* before that */
 	unsigned looks, looked_count;
 	struct http2_fields fields;                      /* of the block that is coming */
 	struct http2_stream *fields_of;                  /* NULL: none that is wanted */
