@@ -30,6 +30,13 @@ void crowd_move(struct crowd *c, struct crowd_member *m, enum crowd_list to)
 	c->count++;
 }
 
+bool crowd_others_busy(const struct crowd *c, const struct crowd_member *m)
+{
+	const struct crowd_member *list = &c->lists[CROWD_BUSY], *first = list->next == m ? m->next : list->next;
+
+	return first != list;
+}
+
 bool crowd_evict_idle(struct crowd *c, uint64_t now_ms, const char *why)
 {
 	struct crowd_member *list = &c->lists[CROWD_IDLE];

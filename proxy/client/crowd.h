@@ -49,6 +49,9 @@ void crowd_init(struct crowd *c);
 /* To the end of a list, from wherever it was; CROWD_NONE takes it out. */
 void crowd_move(struct crowd *c, struct crowd_member *m, enum crowd_list to);
 
+/* Others than `m` are BUSY. */
+bool crowd_others_busy(const struct crowd *c, const struct crowd_member *m);
+
 /*
  * Ends the connection that has been idle longest. One whose request has come and was not yet read is not idle, nor for its first moments one
  * that is fresh: its request is on its way. Looks at a bounded number. False: none.

@@ -83,6 +83,7 @@ void client_turn_free(struct http1_client *c)
 {
 	if (!c->turn)
 		return;
+	loop_look_cancel(&c->turn->look);
 	sender_done(&c->turn->sender);
 	free(c->turn);
 	c->turn = NULL;

@@ -27,6 +27,8 @@ enum reading {
 	READING_COUNT,
 };
 
+struct http1_client;
+
 /* One request and its response. Made when the head is whole, so that an idle connection costs nothing of it. */
 struct turn {
 	struct exchange *exchange;
@@ -35,6 +37,8 @@ struct turn {
 	uint64_t body_left;  /* READING_LENGTH */
 	uint32_t read_bytes; /* of the body, at a time */
 	struct sender sender;
+	struct loop_look look; /* before the response goes out */
+	struct http1_client *client;
 	struct rate rate;
 	uint64_t seen_bytes;   /* of the body sent, when last looked */
 	uint64_t queued_bytes; /* in the socket then, of whatever response */

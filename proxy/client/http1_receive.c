@@ -30,7 +30,7 @@ bool client_turn_new(struct http1_client *c)
 		lease_give(&client_loop(c)->lease, sizeof(*t));
 		return false;
 	}
-	*t = (struct turn){ .read_bytes = BODY_BYTES_FIRST };
+	*t = (struct turn){ .client = c, .read_bytes = BODY_BYTES_FIRST, .look.looked = client_looked };
 	address_text(&c->peer.any, t->peer, &origin.client.peer_port);
 	address_text(&c->local->addr.any, t->local, &origin.client.server_port);
 	origin.client.peer_address = t->peer;

@@ -131,6 +131,11 @@ static int write_response(struct http1_client *c)
 	return err;
 }
 
+void client_looked(struct loop_look *k)
+{
+	(void)client_flush(CONTAINER_OF(k, struct turn, look)->client);
+}
+
 static void client_respond(void *ctx)
 {
 	struct http1_client *c = ctx;
@@ -152,16 +157,17 @@ static void client_respond(void *ctx)
 	}
 	client_watch_stream(c);
 	/*
-	 * Behind what this turn of the loop has to do already, if that is little: workers get their next requests before clients their
-	 * answers, and clients that are woken together cost less than one by one. Not what is still coming: it could be cut by then, and
-	 * the client would not even hear how it began.
+	 * Behind what this turn of the loop has to do already, if that is little, and behind what the kernel has to tell by then if workers are
+	 * at more: they get their next requests before clients their answers, and clients that are woken together cost less than one by one.
+	 * Not what is still coming: it could be cut by then, and the client would not even hear how it began.
 	 */
 	if (!exchange_is_answered(t->exchange) ||
 	    event_base_get_num_events(client_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > FEW_EVENTS) {
 		(void)client_flush(c);
 		return;
 	}
-	event_active(&c->ev, EV_WRITE, 0);
+	if (!crowd_others_busy(c->cx->crowd, &c->member) || !loop_look(client_loop(c), &t->look))
+		event_active(&c->ev, EV_WRITE, 0);
 }
 
 static void client_progress(void *ctx)

@@ -10,6 +10,9 @@
 /* For exchange_new; ctx is the client. */
 extern const struct exchange_events client_exchange_events;
 
+/* For the turn's `look`. */
+void client_looked(struct loop_look *k);
+
 /* Sends what there is. False: c was freed. */
 bool client_flush(struct http1_client *c);
 

@@ -177,6 +177,19 @@ static void only_those_with_requests_are_spilled(void **state)
 	assert_int_equal(crowd.count, 2);
 }
 
+static void others_are_told_from_oneself(void **state)
+{
+	(void)state;
+	assert_false(crowd_others_busy(&crowd, &members[0]));
+	crowd_move(&crowd, &members[0], CROWD_BUSY);
+	crowd_move(&crowd, &members[3], CROWD_WAITING);
+	assert_false(crowd_others_busy(&crowd, &members[0]));
+	assert_true(crowd_others_busy(&crowd, &members[3]));
+	crowd_move(&crowd, &members[1], CROWD_BUSY);
+	for (size_t i = 0; i < 2; i++)
+		assert_true(crowd_others_busy(&crowd, &members[i]));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +200,7 @@ int main(void)
 		cmocka_unit_test_setup(one_whose_request_has_come_is_not_quiet, setup),
 		cmocka_unit_test_setup(the_slowest_goes_first_but_in_its_grace, setup),
 		cmocka_unit_test_setup(only_those_with_requests_are_spilled, setup),
+		cmocka_unit_test_setup(others_are_told_from_oneself, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
