@@ -7,7 +7,7 @@
 #include "core/log.h"
 
 #define STALL_MS 500
-/* Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for a while go, half by half. */
+/* Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for so long go. */
 #define BLOCKS_KEPT    256u
 #define BLOCKS_SHARE   32u
 #define BLOCKS_IDLE_MS 1000
@@ -116,7 +116,7 @@ struct loop_block {
 
 static void blocks_trim(struct loop *l, uint64_t now_ms)
 {
-	for (unsigned spare = (l->blocks_least + 1) / 2; spare > 0; spare--) {
+	for (unsigned spare = l->blocks_least; spare > 0; spare--) {
 		struct loop_block *block = l->blocks;
 
 		l->blocks = block->next;

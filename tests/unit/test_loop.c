@@ -109,11 +109,51 @@ static void a_look_that_nobody_waits_for_is_none(void **state)
 	loop_free(&loop);
 }
 
+/* A second later, with a tick. */
+static void second_passes(struct clock_test *clock)
+{
+	struct waiter end = { .look.looked = looked, .letter = '.', .stops = true };
+
+	memset(said, 0, sizeof(said));
+	clock_test_advance(clock, 1000000);
+	event_active(&loop->tick, EV_TIMEOUT, 0);
+	assert_true(loop_look(loop, &end.look));
+	loop_run(loop);
+}
+
+static void blocks_that_were_of_no_use_for_a_second_go(void **state)
+{
+	static struct clock_test clock;
+	struct budget budget;
+	void *blocks[5];
+
+	(void)state;
+	clock_test_init(&clock);
+	budget_init(&budget, 64u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	for (size_t i = 0; i < ARRAY_LEN(blocks); i++)
+		assert_non_null(blocks[i] = loop_block_take(loop));
+	for (size_t i = 0; i < ARRAY_LEN(blocks); i++)
+		loop_block_give(loop, blocks[i]);
+	second_passes(&clock); /* all were in use in it */
+	assert_int_equal(loop->block_count, 5);
+	assert_non_null(blocks[0] = loop_block_take(loop));
+	assert_non_null(blocks[1] = loop_block_take(loop));
+	loop_block_give(loop, blocks[0]);
+	loop_block_give(loop, blocks[1]);
+	second_passes(&clock);
+	assert_int_equal(loop->block_count, 2);
+	second_passes(&clock);
+	assert_int_equal(loop->block_count, 0);
+	loop_free(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_look_comes_behind_what_the_kernel_tells),
 		cmocka_unit_test(a_look_that_nobody_waits_for_is_none),
+		cmocka_unit_test(blocks_that_were_of_no_use_for_a_second_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
