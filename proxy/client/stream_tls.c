@@ -41,6 +41,7 @@ struct stream_tls {
 	bool dry;           /* the last read had all that there was: what OpenSSL may still hold is no whole record */
 	bool closed;        /* the end has come, perhaps behind bytes */
 	bool eof;           /* it was read, and no close_notify before it */
+	bool ends;          /* what is sent are its last words: they go out with the end of the connection, which is next */
 	bool failed;        /* no word of this session counts any more */
 };
 
@@ -86,7 +87,7 @@ static ssize_t send_some(struct stream_tls *t, const char *bytes, size_t len)
 	ssize_t got;
 
 	do
-		got = send(t->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		got = send(t->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL | (t->ends ? MSG_MORE : 0));
 	while (got == -1 && errno == EINTR);
 	if (got == -1 && errno != EAGAIN) {
 		t->err = -errno;
@@ -491,6 +492,7 @@ static void close_notify(struct stream_tls *t)
 	if (t->failed || !SSL_is_init_finished(t->ssl) || (SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN))
 		return;
 	ERR_clear_error();
+	t->ends = true;
 	(void)SSL_shutdown(t->ssl);
 	ERR_clear_error();
 }
