@@ -265,6 +265,9 @@ def test_no_descriptor_is_left_over(work, seed):
     def one(ident):
         if seed.randrange(LEAK_REQUESTS) < 8:  # some: each is followed by a pause, which grows
             return "POST", f"/crash?id={ident}", pattern(seed.choice([0, 1000, 300_000]))
+        return calm(ident)
+
+    def calm(ident):
         kind = seed.randrange(40)
         if kind < 4:
             return "GET", f"/file?id={ident}&bytes={seed.randrange(1, 200_000)}", None
@@ -274,8 +277,12 @@ def test_no_descriptor_is_left_over(work, seed):
             return "POST", f"/cut?id={ident}", b""
         return "POST", f"/echo?id={ident}", b"x"
 
+    def all_are_back():
+        log = site.log()
+        return len(site.workers()) == log.count('what="worker started"') - log.count('what="worker ended"') == 4
+
     def rest():
-        wait_for(lambda: len(site.workers()) == 4, "the workers to be back")
+        wait_for(all_are_back, "the workers to be back")
         for _ in range(20):
             assert site.ask("GET", "/echo?id=rest").status == 200
         return procs.descriptors(site.pid), procs.descriptors(front)
@@ -286,6 +293,7 @@ def test_no_descriptor_is_left_over(work, seed):
         return seen
 
     Load(site, 4, one, count=200).join()
+    Load(site, 4, calm, count=200).join()  # whoever died in the first is known to have by now
     before = settled()
     load = Load(site, 8, one, count=LEAK_REQUESTS)
     load.join()
@@ -295,7 +303,8 @@ def test_no_descriptor_is_left_over(work, seed):
             c.reset()
     assert load.wrong == [] and {s for s, _ in load.answers.values()} <= {200, 502}
     assert site.front() == front
-    wait_for(lambda: all(a <= b + 1 for a, b in zip(rest(), before)), lambda: f"{before} before, {rest()} after")
+    # What leaks with each crash or request are many more than the two sockets of a worker that the front had not heard of before.
+    wait_for(lambda: all(a <= b + 2 for a, b in zip(rest(), before)), lambda: f"{before} before, {rest()} after")
     print(f"{len(load.answers)} requests, master and front: {before} -> {rest()}")
 
 
