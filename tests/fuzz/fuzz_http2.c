@@ -182,6 +182,7 @@ static bool accept_worker(void)
 	}
 	*w = (struct worker){ .fd = fd };
 	transcript_init(&w->in, &limits);
+	w->in.empty_host_ok = true;
 	fx.worker_count++;
 	return true;
 }
