@@ -80,7 +80,7 @@ void http2_stream_sending(struct http2_stream *s, bool sending)
 	s->sending = sending;
 }
 
-void http2_stream_wait(struct http2_stream *s)
+void http2_answered_add(struct http2_stream *s)
 {
 	struct http2_client *c = s->client;
 
@@ -91,7 +91,7 @@ void http2_stream_wait(struct http2_stream *s)
 	c->answered_count++;
 }
 
-void http2_stream_wait_no_more(struct http2_stream *s)
+void http2_answered_remove(struct http2_stream *s)
 {
 	struct http2_client *c = s->client;
 
@@ -115,7 +115,7 @@ void http2_stream_leave(struct http2_stream *s, const char *why)
 	if (s->reading == HTTP2_HEAD || s->reading == HTTP2_CONTENT || s->reading == HTTP2_TUNNEL)
 		http2_read_enter(s, HTTP2_HELD);
 	http2_stream_sending(s, false);
-	http2_stream_wait_no_more(s);
+	http2_answered_remove(s);
 	s->client->passing -= s->passing;
 	s->passing = false;
 	if (!s->exchange)

@@ -88,9 +88,10 @@ struct http2_client {
 	struct http2_stream *touched, *closed;
 	struct http2_stream *answered, **answered_end; /* for the next flush, the first come first */
 	unsigned answered_count;
-	uint64_t answered_bytes; /* of their bodies, as far as they have come */
-	struct loop_look look;   /* before that */
-	unsigned looks, looked_count;
+	uint64_t answered_bytes;                         /* of their bodies, as far as they have come */
+	struct loop_look look;                           /* before that */
+	unsigned looks;                                  /* for these answers */
+	unsigned looked_count;                           /* `answered_count` when the last of them began */
 	struct http2_fields fields;                      /* of the block that is coming */
 	struct http2_stream *fields_of;                  /* NULL: none that is wanted */
 	bool in_fields;                                  /* a block is coming */
@@ -141,8 +142,8 @@ void http2_stream_leave(struct http2_stream *s, const char *why);
 void http2_stream_reset(struct http2_stream *s, uint32_t code, unsigned status, const char *why);
 
 /* Its answer is there, and goes to the library with the next flush; or does not any more. */
-void http2_stream_wait(struct http2_stream *s);
-void http2_stream_wait_no_more(struct http2_stream *s);
+void http2_answered_add(struct http2_stream *s);
+void http2_answered_remove(struct http2_stream *s);
 
 /* The response's body is, or is not, the library's to ask for. */
 void http2_stream_sending(struct http2_stream *s, bool sending);

@@ -197,7 +197,7 @@ static void http2_answer(struct http2_stream *s)
 static void answer_all(struct http2_client *c)
 {
 	for (struct http2_stream *s; (s = c->answered);) {
-		http2_stream_wait_no_more(s);
+		http2_answered_remove(s);
 		http2_answer(s);
 	}
 	c->answered_bytes = 0;
@@ -213,7 +213,7 @@ static void http2_respond(void *ctx)
 
 	s->responding = true;
 	s->client->answered_bytes += b ? body_bytes(b) : 0;
-	http2_stream_wait(s);
+	http2_answered_add(s);
 	http2_kick(s->client);
 }
 

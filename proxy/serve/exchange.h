@@ -47,7 +47,7 @@ void exchange_request(struct exchange *ex, struct head *h, const struct http1_me
 
 /*
  * The same in two steps, for whoever reads many requests at once: code that runs for one after the other stays in the processor's cache.
- * Between the two only exchange_leave() may be called.
+ * Between the two it may only be ended.
  */
 void exchange_take_head(struct exchange *ex, struct head *h, const struct http1_message *m);
 void exchange_begin(struct exchange *ex);
