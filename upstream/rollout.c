@@ -204,6 +204,7 @@ static void promote(struct supervisor *s)
 
 	kill_nursery(&s->now, "its generation is over");
 	s->now = next;
+	s->rollout.next = (struct generation){ 0 }; /* its zygote is the present one's alone */
 	s->crash_loop_said = false;
 	s->rollout.leaving = false; /* the end of this one is the end of that one */
 	enter(s, ROLLOUT_TURNING);
@@ -268,7 +269,7 @@ void rollout_unforkable(struct supervisor *s)
 
 void rollout_nursery_gone(struct supervisor *s, struct nursery *n, const char *how)
 {
-	if (n == s->rollout.next.nursery && s->rollout.state != ROLLOUT_IDLE) {
+	if (n == s->rollout.next.nursery) {
 		s->rollout.next.nursery = NULL;
 		fail(s, how);
 	} else if (n == s->now.nursery) {

@@ -664,6 +664,47 @@ static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
 	tear_down(&w);
 }
 
+/* The first of the new ones serves, the others are still to come. */
+static void a_zygote_that_dies_half_way_is_followed_by_another(void **state)
+{
+	struct world w;
+	int one, two, first, second;
+
+	(void)state;
+	set_up(&w, 2, true);
+	supervisor_start(w.s);
+	supervisor_fresh_slots(w.s);
+	zygote_says(&w, 0, ZYGOTE_READY, "");
+	one = born(&w, 0, 0);
+	two = born(&w, 0, 1);
+	says(&w, one, CONTROL_HERE);
+	says(&w, one, CONTROL_WANT);
+	supervisor_restart(w.s, "test");
+	zygote_says(&w, 1, ZYGOTE_READY, "");
+	first = born(&w, 1, 2);
+	assert_true(supervisor_reaped(w.s, getpid(), EXITED(0))); /* its number is wanted for the new one */
+	says(&w, first, CONTROL_HERE);
+	says(&w, first, CONTROL_WANT);
+	pass_ms(&w, 0);
+	second = born(&w, 1, 0);
+	die(&w, 1, SIGKILL);
+	assert_false(was_said("rolling restart failed"));
+	close(second);
+	pump(&w);
+	assert_int_equal(w.started, 2);
+	pass_ms(&w, 130);
+	assert_true(was_said("the zygote has ended half-way"));
+	assert_int_equal(w.started, 3);
+	assert_true(w.fakes[2].zygote);
+	pass_ms(&w, 1000); /* nobody is asked of the one that is gone */
+	assert_int_equal(w.started, 3);
+	close(one);
+	close(two);
+	close(first);
+	assert_true(supervisor_reaped(w.s, getpid(), EXITED(0)));
+	tear_down(&w);
+}
+
 static void nothing_is_left_at_the_end(void **state)
 {
 	struct world w;
@@ -756,6 +797,7 @@ int main(void)
 		cmocka_unit_test(a_zygote_that_does_not_stop_talking_is_not_listened_to_for_ever),
 		cmocka_unit_test(a_zygote_that_does_not_fork_any_more_is_replaced),
 		cmocka_unit_test(a_dead_zygote_is_not_loaded_anew_behind_anybodys_back),
+		cmocka_unit_test(a_zygote_that_dies_half_way_is_followed_by_another),
 		cmocka_unit_test(nothing_is_left_at_the_end),
 		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),
 	};
