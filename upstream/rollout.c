@@ -209,6 +209,7 @@ static void promote(struct supervisor *s)
 	s->rollout.leaving = false; /* the end of this one is the end of that one */
 	enter(s, ROLLOUT_TURNING);
 	s->rollout.heir = heir;
+	staffing_go_on(s);
 }
 
 void rollout_fit(struct supervisor *s, struct worker_child *w)
@@ -259,6 +260,8 @@ void rollout_nursery_open(struct supervisor *s, struct nursery *n)
 {
 	if (s->rollout.state == ROLLOUT_LOADING && n == s->rollout.next.nursery)
 		enter(s, ROLLOUT_PROVING);
+	else if (n == s->now.nursery)
+		staffing_go_on(s);
 }
 
 void rollout_unforkable(struct supervisor *s)

@@ -166,6 +166,14 @@ void staffing_back_off(struct supervisor *s)
 	}
 }
 
+void staffing_go_on(struct supervisor *s)
+{
+	uint64_t now = supervision_now_us(s);
+
+	for (unsigned i = 0; i < s->conf->processes; i++)
+		s->posts[i].due_us = MIN(s->posts[i].due_us, now);
+}
+
 static bool is_loading(const struct supervisor *s)
 {
 	return s->now.forks && s->now.nursery && s->now.nursery->state == NURSERY_LOADING;

@@ -111,6 +111,9 @@ void staffing_vacate(struct supervisor *s, struct post *p, const struct worker_c
 /* What vacant posts are waiting for has failed: they wait longer. Nothing if they can be filled. */
 void staffing_back_off(struct supervisor *s);
 
+/* It has come: they are filled now. What has failed so far still counts, for the pause behind the next failure. */
+void staffing_go_on(struct supervisor *s);
+
 /* A pause after so many failures, a quarter more or less. */
 uint64_t staffing_pause_us(struct supervisor *s, unsigned failures);
 

@@ -184,6 +184,8 @@ static void on_unforkable(void *ctx, struct nursery *n, const char *text)
 	g->nursery = NULL;
 	if (g == &s->rollout.next)
 		rollout_unforkable(s);
+	else
+		staffing_go_on(s);
 }
 
 static void on_no_fork(void *ctx, struct nursery *n, unsigned place, int err)

@@ -705,6 +705,48 @@ static void a_zygote_that_dies_half_way_is_followed_by_another(void **state)
 	tear_down(&w);
 }
 
+/* The deploy that mends a crash loop: nobody waits out the pauses of what it mends. */
+static void a_deploy_that_works_ends_the_pauses(void **state)
+{
+	struct world w;
+
+	(void)state;
+	up_and_serving(&w, 3);
+	for (unsigned i = 0; i < 9; i++) {
+		die(&w, w.started - 1, SIGKILL);
+		pass_ms(&w, 40000);
+	}
+	die(&w, w.started - 1, SIGKILL);
+	die(&w, 1, SIGKILL);
+	assert_int_equal(w.started, 12);
+	supervisor_restart(w.s, "mended");
+	assert_int_equal(w.started, 13);
+	tell(&w, 12, CONTROL_WANT, 0);
+	assert_int_equal(w.started, 15); /* the other empty one, and the one that relieves the old one */
+	tear_down(&w);
+}
+
+static void what_waits_for_the_application_goes_on_once_it_is_loaded(void **state)
+{
+	struct world w;
+
+	(void)state;
+	set_up(&w, 3, true);
+	supervisor_start(w.s);
+	for (unsigned i = 0; i < 6; i++) {
+		die(&w, i, EXITED(1));
+		pass_ms(&w, 40000);
+	}
+	die(&w, 6, EXITED(1));
+	while (w.started == 7) /* the first one's pause is over */
+		pass_ms(&w, 10);
+	zygote_says(&w, 7, ZYGOTE_READY, "");
+	for (unsigned i = 0; i < 3; i++)
+		close(born(&w, 7, i));
+	pump(&w);
+	tear_down(&w);
+}
+
 static void nothing_is_left_at_the_end(void **state)
 {
 	struct world w;
@@ -798,6 +840,8 @@ int main(void)
 		cmocka_unit_test(a_zygote_that_does_not_fork_any_more_is_replaced),
 		cmocka_unit_test(a_dead_zygote_is_not_loaded_anew_behind_anybodys_back),
 		cmocka_unit_test(a_zygote_that_dies_half_way_is_followed_by_another),
+		cmocka_unit_test(a_deploy_that_works_ends_the_pauses),
+		cmocka_unit_test(what_waits_for_the_application_goes_on_once_it_is_loaded),
 		cmocka_unit_test(nothing_is_left_at_the_end),
 		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),
 	};
