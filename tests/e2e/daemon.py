@@ -163,8 +163,9 @@ class Forebay(Process):
         return None
 
     def workers(self):
-        """The pids of forebay's own workers (the zygotes' children are the master's)."""
-        return [pid for pid in procs.descendants(self.pid)
+        """The pids of forebay's own workers: children of the master's, and not what a sanitizer has below one that ends (who kills
+        that stops the worker for good)."""
+        return [pid for pid in procs.children(self.pid)
                 if procs.cmdline(pid).startswith("forebay: worker ") and procs.runs(pid)]
 
     def family(self, count):
