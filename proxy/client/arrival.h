@@ -20,6 +20,9 @@ struct arrival {
 	const struct conf_address *local;
 	union peer peer;
 	struct stream stream;
+	/* What an event of its door's has told of, libevent's flags: no edge comes for it again, and whoever takes the stream has its own
+	 * event made active with it. While that is added before the door's goes, the kernel hears of neither. 0: nothing. */
+	short seen;
 };
 
 #endif

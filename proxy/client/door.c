@@ -136,17 +136,22 @@ static bool agreed_on_http2(const struct stream *s)
 	return slice_eq(slice_of((const char *)name, len), SLICE("h2"));
 }
 
-/* On to what it speaks. Frees d. */
+/* On to what it speaks, with what has been read by a handshake or still lies there. Frees d. */
 static void door_pass(struct door *d, bool http2)
 {
 	struct context *cx = d->cx;
 	struct arrival a = d->a;
+	int err;
 
+	a.seen = (short)(EV_READ | (d->closed ? EV_CLOSED : 0));
 	stream_move(&a.stream, &d->a.stream);
+	err = http2 ? http2_client_new(cx, &a) : http1_client_new(cx, &a);
 	door_enter(d, DOOR_GONE);
 	door_free(d);
-	if ((http2 ? http2_client_new(cx, &a) : http1_client_new(cx, &a)) != 0)
+	if (err) {
+		stream_close(&a.stream);
 		leave(cx, &a, true);
+	}
 }
 
 static int begin_session(struct door *d)
@@ -367,10 +372,8 @@ int door_new(struct context *cx, struct arrival *a)
 		if (!d)
 			lease_give(&cx->loop->lease, sizeof(*d));
 	}
-	if (!d) {
-		stream_close(&a->stream);
+	if (!d)
 		return -ENOMEM;
-	}
 	d->cx = cx;
 	d->a = *a;
 	stream_move(&d->a.stream, &a->stream);
@@ -383,7 +386,7 @@ int door_new(struct context *cx, struct arrival *a)
 	event_assign(
 	    &d->ev, cx->loop->base, d->a.stream.fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, door_event, d);
 	if (event_add(&d->ev, NULL) == -1) {
-		stream_close(&d->a.stream);
+		stream_move(&a->stream, &d->a.stream);
 		door_free(d);
 		return -ENOMEM;
 	}

@@ -137,7 +137,6 @@ int http1_client_new(struct context *cx, struct arrival *a)
 	}
 	if (!c) {
 		stream_say(&a->stream, CLIENT_NO_ROOM);
-		stream_close(&a->stream);
 		return -ENOMEM;
 	}
 	c->cx = cx;
@@ -156,12 +155,12 @@ int http1_client_new(struct context *cx, struct arrival *a)
 	if (event_add(&c->ev, NULL) == -1) {
 		loop_timer_clear(cx->loop, &c->timer);
 		crowd_move(cx->crowd, &c->member, CROWD_NONE);
-		stream_close(&c->stream);
+		stream_move(&a->stream, &c->stream);
 		lease_give(&cx->loop->lease, sizeof(*c));
 		free(c);
 		return -ENOMEM;
 	}
-	if (stream_is_secure(&c->stream))
-		event_active(&c->ev, EV_READ, 0); /* the handshake's last read may have brought a request too */
+	if (a->seen)
+		event_active(&c->ev, a->seen, 0);
 	return 0;
 }

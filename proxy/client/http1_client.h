@@ -13,7 +13,7 @@
 struct http1_client;
 
 /*
- * Starts to serve a connection that guard_enter has let in. Takes its stream, also on failure. Borrows what the rest points to, which must outlive
+ * Starts to serve a connection that guard_enter has let in. Takes its stream, but on failure. Borrows what the rest points to, which must outlive
  * the client; that frees itself.
  * Returns 0 or -errno.
  */

@@ -264,10 +264,10 @@ static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 	head_init(&c->fields.head);
 }
 
-static void give_up(struct http2_client *c)
+static void give_up(struct http2_client *c, struct arrival *a)
 {
 	nghttp2_session_del(c->session);
-	stream_close(&c->stream);
+	stream_move(&a->stream, &c->stream);
 	lease_give(&http2_loop(c)->lease, sizeof(*c));
 	free(c);
 }
@@ -281,22 +281,20 @@ int http2_client_new(struct context *cx, struct arrival *a)
 		if (!c)
 			lease_give(&cx->loop->lease, sizeof(*c));
 	}
-	if (!c) {
-		stream_close(&a->stream);
+	if (!c)
 		return -ENOMEM;
-	}
 	fill(c, cx, a);
 	if (http2_session_new(c) != 0) {
-		give_up(c);
+		give_up(c, a);
 		return -ENOMEM;
 	}
 	event_assign(&c->ev, cx->loop->base, c->stream.fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, http2_event, c);
 	if (event_add(&c->ev, NULL) == -1) {
-		give_up(c);
+		give_up(c, a);
 		return -ENOMEM;
 	}
-	if (stream_is_secure(&c->stream))
-		event_active(&c->ev, EV_READ, 0); /* the handshake's last read may have brought the preface too */
+	if (a->seen)
+		event_active(&c->ev, a->seen, 0);
 	http2_settle(c);
 	return 0;
 }

@@ -16,7 +16,7 @@
 #define HTTP2_PREFACE_BYTES (sizeof(HTTP2_PREFACE) - 1)
 
 /*
- * Starts to serve a connection that guard_enter has let in. Takes its stream, also on failure. Borrows what the rest points to, which must outlive
+ * Starts to serve a connection that guard_enter has let in. Takes its stream, but on failure. Borrows what the rest points to, which must outlive
  * the client; that frees itself.
  * Returns 0 or -errno.
  */

@@ -119,8 +119,10 @@ static bool accept_one(struct listener *l)
 		return true;
 	}
 	stream_init(&a.stream, &fd);
-	if ((door_is_needed(l->conf) ? door_new(l->cx, &a) : http1_client_new(l->cx, &a)) != 0)
+	if ((door_is_needed(l->conf) ? door_new(l->cx, &a) : http1_client_new(l->cx, &a)) != 0) {
+		stream_close(&a.stream);
 		guard_leave(guard, &a.peer.any, per_address);
+	}
 	return true;
 }
 
