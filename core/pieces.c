@@ -9,7 +9,7 @@ static void drop_some(struct pieces *p)
 		if (!piece)
 			continue;
 		p->kept[i] = piece->next;
-		p->bytes -= (i + 1) * PIECES_STEP;
+		p->bytes -= pieces_size(i);
 		free(piece);
 	}
 }

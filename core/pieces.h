@@ -8,6 +8,7 @@
 #ifndef FOREBAY_CORE_PIECES_H
 #define FOREBAY_CORE_PIECES_H
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "core/base.h"
@@ -23,9 +24,11 @@
 #define PIECES_ARE_KEPT true
 #endif
 
-#define PIECES_STEP    64u /* bytes between two sizes */
-#define PIECES_SIZES   16u
-#define PIECES_LARGEST (PIECES_STEP * PIECES_SIZES) /* what is larger is never kept */
+/* The sizes are those that malloc() rounds to (glibc's: its own 8 bytes before each, the whole a multiple of 16). */
+#define PIECES_STEP    16u /* bytes between two */
+#define PIECES_FIRST   24u
+#define PIECES_SIZES   128u
+#define PIECES_LARGEST (PIECES_FIRST + PIECES_STEP * (PIECES_SIZES - 1)) /* what is larger is never kept */
 
 struct piece;
 
@@ -50,24 +53,30 @@ void pieces_done(struct pieces *p);
 /* Now and then: half of what was of no use since the last time. */
 void pieces_trim(struct pieces *p);
 
-static inline size_t pieces_round(size_t size)
+/* The number of the smallest size that is large enough. */
+static inline size_t pieces_which(size_t size)
 {
-	return (size + PIECES_STEP - 1) / PIECES_STEP * PIECES_STEP;
+	return (MAX(size, PIECES_FIRST) - PIECES_FIRST + PIECES_STEP - 1) / PIECES_STEP;
 }
 
-/* At least one byte. NULL without memory. */
+static inline size_t pieces_size(size_t which)
+{
+	return PIECES_FIRST + which * PIECES_STEP;
+}
+
+/* NULL without memory. */
 static inline void *pieces_take(struct pieces *p, size_t size)
 {
-	size_t which = (size - 1) / PIECES_STEP;
+	size_t which = pieces_which(size);
 	struct piece *piece;
 
 	if (which >= PIECES_SIZES)
 		return malloc(size);
 	piece = p->kept[which];
 	if (!piece)
-		return malloc(pieces_round(size));
+		return malloc(pieces_size(which));
 	p->kept[which] = piece->next;
-	p->bytes -= pieces_round(size);
+	p->bytes -= pieces_size(which);
 	p->bytes_least = MIN(p->bytes_least, p->bytes);
 	return piece;
 }
@@ -75,16 +84,27 @@ static inline void *pieces_take(struct pieces *p, size_t size)
 /* `size` as it was taken with. */
 static inline void pieces_give(struct pieces *p, void *memory, size_t size)
 {
-	size_t which = (size - 1) / PIECES_STEP;
+	size_t which = pieces_which(size);
 	struct piece *piece = memory;
 
-	if (which >= PIECES_SIZES || p->bytes + pieces_round(size) > p->bytes_max) {
+	if (which >= PIECES_SIZES || p->bytes + pieces_size(which) > p->bytes_max) {
 		free(memory);
 		return;
 	}
 	piece->next = p->kept[which];
 	p->kept[which] = piece;
-	p->bytes += pieces_round(size);
+	p->bytes += pieces_size(which);
+}
+
+/* Of a size that only malloc() knows; also one that malloc() itself gave out. */
+static inline void pieces_give_back(struct pieces *p, void *memory)
+{
+	size_t room = malloc_usable_size(memory);
+
+	if (room < PIECES_FIRST)
+		free(memory);
+	else
+		pieces_give(p, memory, room - (room - PIECES_FIRST) % PIECES_STEP);
 }
 
 #endif

@@ -11,6 +11,7 @@
 #include "core/spool.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/server.h"
+#include "proxy/client/tls_memory.h"
 #include "proxy/client/tls_shop.h"
 #include "proxy/daemon/account.h"
 #include "proxy/daemon/spooldir.h"
@@ -107,7 +108,9 @@ static void *thread_main(void *ctx)
 	snprintf(name, sizeof(name), "loop-%u", t->loop->index);
 	prctl(PR_SET_NAME, name, 0, 0, 0);
 	logger_here(t->crew->o.logger, t->loop->index);
+	tls_memory_here(&t->loop->pieces);
 	loop_run(t->loop);
+	tls_memory_here(NULL);
 	return NULL;
 }
 
