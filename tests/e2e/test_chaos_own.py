@@ -284,10 +284,13 @@ def test_no_descriptor_is_left_over(work, seed):
 
     def at_work():
         """What master and front have open with all workers at work: one that died is replaced, its sockets are with the front."""
-        wait_for(lambda: len(site.workers()) == 4 and procs.descriptor_targets(front).count("socket") == sockets, "all workers' sockets")
-        return procs.descriptor_targets(site.pid), procs.descriptor_targets(front)
+        def look():
+            seen = procs.descriptor_targets(site.pid), procs.descriptor_targets(front)
+            return len(site.workers()) == 4 and seen[1].count("socket") == sockets and seen
+        return wait_for(look, "all workers' sockets")
 
     Load(site, 4, one, count=200).join()
+    Load(site, 4, calm, count=200).join()  # whoever crashed at last in the first has ended by now, with all its sockets
     assert site.ask("POST", "/upload?id=spooled", body=pattern(600_000)).status == 200  # opens the spool's file for good
     # The master keeps requests that may have to go to quarantine for some seconds: they are none of what is there for good.
     before = [[t for t in targets if not t.startswith("/memfd:request")] for targets in at_work()]
