@@ -43,17 +43,23 @@ static void begin_again(struct supervisor *s)
 		begin(s, "it was asked for once more");
 }
 
-static void fail(struct supervisor *s, const char *why)
+/* The heir is nobody's any more. */
+static void give_up(struct supervisor *s)
 {
 	struct worker_child *heir = s->rollout.heir;
 
+	enter(s, ROLLOUT_IDLE);
+	if (supervision_is_there(heir))
+		worker_child_kill(heir);
+}
+
+static void fail(struct supervisor *s, const char *why)
+{
 	log_error("pool=%s generation=%u what=\"rolling restart failed: the workers that are there go on\" why=\"%s\" "
 	          "todo=\"mend the application, then send SIGHUP to forebay once more\"",
 	    s->conf->name, s->rollout.next.number, why);
 	kill_nursery(&s->rollout.next, "its generation is given up");
-	enter(s, ROLLOUT_IDLE);
-	if (supervision_is_there(heir))
-		worker_child_kill(heir);
+	give_up(s);
 	staffing_back_off(s);
 	begin_again(s);
 }
@@ -88,13 +94,18 @@ static int load(struct supervisor *s, struct generation *g)
 	return err;
 }
 
+bool rollout_goes_on(const struct supervisor *s)
+{
+	return s->rollout.state != ROLLOUT_IDLE && (s->rollout.state != ROLLOUT_TURNING || s->rollout.failures == 0);
+}
+
 void rollout_ask(struct supervisor *s, const char *why)
 {
 	if (s->stopping || !s->started)
 		return;
-	if (s->rollout.state == ROLLOUT_TURNING && s->rollout.failures > 0)
-		enter(s, ROLLOUT_IDLE); /* it was the last one's turn to get it right */
-	if (s->rollout.state == ROLLOUT_IDLE) {
+	if (!rollout_goes_on(s)) {
+		if (s->rollout.state != ROLLOUT_IDLE)
+			give_up(s); /* it was the last one's turn to get it right */
 		begin(s, why);
 		return;
 	}

@@ -226,23 +226,22 @@ static void fill_post(struct supervisor *s, struct post *p)
 	}
 }
 
+/* Of the present generation nobody can be made; what is under way brings somebody who can, or fails and says so. */
+static bool waits_for_somebody(const struct supervisor *s)
+{
+	return !has_source(s) && (is_loading(s) || rollout_goes_on(s));
+}
+
 static void tend_post(struct supervisor *s, struct post *p)
 {
-	if (!is_vacant(s, p) || p->due_us > supervision_now_us(s))
+	if (!is_vacant(s, p) || p->due_us > supervision_now_us(s) || waits_for_somebody(s))
 		return;
 	if (has_source(s))
 		fill_post(s, p);
-	else if (is_loading(s) || s->rollout.state == ROLLOUT_LOADING || s->rollout.state == ROLLOUT_PROVING)
-		return; /* it is filled when that is done */
 	else if (anybody_there(s))
 		rollout_ask(s, "a worker is needed and the zygote is not there any more");
 	else
 		rollout_load_now(s);
-}
-
-static bool waits_for_somebody(const struct supervisor *s)
-{
-	return !has_source(s) && (is_loading(s) || s->rollout.state == ROLLOUT_LOADING || s->rollout.state == ROLLOUT_PROVING);
 }
 
 uint64_t staffing_due(const struct supervisor *s)

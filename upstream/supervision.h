@@ -125,6 +125,9 @@ void staffing_tick(struct supervisor *s);
 /* Another generation takes the place of the present one; once more behind one that is under way. */
 void rollout_ask(struct supervisor *s, const char *why);
 
+/* True: one is under way that has not failed half-way. */
+bool rollout_goes_on(const struct supervisor *s);
+
 /* The present generation is loaded anew: nothing of it lives. */
 void rollout_load_now(struct supervisor *s);
 

@@ -80,7 +80,8 @@ int tls_library_init(void)
 {
 	if (place_of_peer >= 0)
 		return 0;
-	(void)CRYPTO_set_mem_functions(tls_memory_take, tls_memory_resize, tls_memory_give); /* too late if OpenSSL was used before */
+	(void)CRYPTO_set_mem_functions(
+	    tls_memory_take, tls_memory_resize, tls_memory_give); /* too late if OpenSSL was used before */
 	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) != 1)
 		return -ENOMEM;
 	place_of_tls = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_tls);

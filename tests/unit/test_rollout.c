@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/buf.h"
@@ -15,8 +16,8 @@
 #include "upstream/supervisor.h"
 #include "upstream/worker/control.h"
 
-#define FAKES_MAX  64
-#define PIDS_FROM  1000
+#define FAKES_MAX  512
+#define PIDS_FROM  5000000 /* no real process has such a number */
 #define START_MS   5000
 #define END_MS     3000
 #define FORK_FAILS 7777 /* a place that no worker has */
@@ -37,6 +38,7 @@ struct world {
 	unsigned started;
 	int spawn_error;
 	bool is_child;
+	void (*on_kill)(struct world *w, pid_t pid); /* by SIGKILL; may be NULL */
 	unsigned ready, start_failed;
 	pid_t last_slot_pid;
 	uint64_t room; /* memory; 0: not known */
@@ -99,6 +101,8 @@ static int fake_kill(void *ctx, pid_t pid, int sig)
 
 	if (pid >= PIDS_FROM && pid < (pid_t)(PIDS_FROM + w->started))
 		w->fakes[pid - PIDS_FROM].killed = sig;
+	if (w->on_kill && sig == SIGKILL)
+		w->on_kill(w, pid);
 	return 0;
 }
 
@@ -768,6 +772,283 @@ static void nothing_is_left_at_the_end(void **state)
 	tear_down(&w);
 }
 
+/* ---- any order of events ---- */
+
+#define STORMS       300 /* fewer under valgrind */
+#define STORM_STEPS  150
+#define STORM_CALM   400 /* steps until all is well again */
+#define STORM_FORKED 256
+
+/* A process that a zygote has forked: it says that it is there and ends, and stays a zombie, so that its number is no other's, until it is reaped. */
+struct forked {
+	pid_t pid; /* 0: nobody, or reaped */
+	int control;
+	bool up, killed, told_to_end;
+};
+
+struct storm {
+	struct world w;
+	uint64_t random;
+	struct forked forked[STORM_FORKED];
+	unsigned forked_count;
+	bool dead[FAKES_MAX], ready[FAKES_MAX], up[FAKES_MAX], told_to_end[FAKES_MAX];
+};
+
+static unsigned one_of(struct storm *s, unsigned n)
+{
+	s->random ^= s->random << 13;
+	s->random ^= s->random >> 7;
+	s->random ^= s->random << 17;
+	return (unsigned)(s->random % n);
+}
+
+static void forked_is_killed(struct world *w, pid_t pid)
+{
+	struct storm *s = CONTAINER_OF(w, struct storm, w);
+
+	for (unsigned i = 0; i < s->forked_count; i++)
+		if (s->forked[i].pid == pid)
+			s->forked[i].killed = true;
+}
+
+/* It has spoken before this returns. */
+static pid_t fork_speaker(int control)
+{
+	const struct control_message m = { .type = CONTROL_HERE };
+	siginfo_t info;
+	pid_t pid = fork();
+
+	assert_int_not_equal(pid, -1);
+	if (pid == 0)
+		_exit(fdpass_send(control, &m, sizeof(m), NULL, 0, 0) == sizeof(m) ? 0 : 1);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+	return pid;
+}
+
+static void forked_ends(struct storm *s, struct forked *f, int status)
+{
+	pid_t pid = f->pid;
+
+	close(f->control);
+	f->control = -1;
+	f->pid = 0;
+	if (one_of(s, 2))
+		pump(&s->w);                  /* the end of its socket is seen first */
+	if (supervisor_look_for(s->w.s, pid)) /* not one that was given up before it spoke */
+		assert_true(supervisor_reaped(s->w.s, pid, status));
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void fake_ends(struct storm *s, unsigned i, int status)
+{
+	s->dead[i] = true;
+	if (one_of(s, 2)) {
+		(void)shutdown(s->w.fakes[i].control, SHUT_RDWR);
+		pump(&s->w);
+	}
+	die(&s->w, i, status);
+}
+
+/* What a zygote was asked for. `kind` is well below 8; a child that never speaks is told of by the end of its socket. */
+static void answer_births(struct storm *s, unsigned zygote, unsigned (*kind)(struct storm *s))
+{
+	unsigned place;
+
+	for (int control; (control = next_birth(&s->w, zygote, &place)) != -1;) {
+		const struct zygote_message no_fork = { .type = ZYGOTE_NO_FORK, .place = place, .error = EAGAIN };
+		unsigned k = kind(s);
+
+		if (k < 6 && s->forked_count < STORM_FORKED) {
+			s->forked[s->forked_count++] = (struct forked){ .pid = fork_speaker(control), .control = control };
+			continue;
+		}
+		if (k == 6)
+			(void)!fdpass_send(s->w.fakes[zygote].control, &no_fork, sizeof(no_fork), NULL, 0, MSG_DONTWAIT);
+		close(control);
+	}
+	pump(&s->w);
+}
+
+static unsigned any_kind(struct storm *s)
+{
+	return one_of(s, 8);
+}
+
+static unsigned good_kind(struct storm *s UNUSED)
+{
+	return 0;
+}
+
+/* Or that nobody listens any more, which is the same to it. */
+static bool control_heard_end(int control)
+{
+	struct control_message m;
+	size_t fds;
+	int fd = -1;
+	bool end = false;
+	ssize_t n;
+
+	while ((n = fdpass_recv(control, &m, sizeof(m), &fd, 1, &fds, MSG_DONTWAIT)) > 0) {
+		end = end || m.type == CONTROL_END || m.type == CONTROL_END_WITHOUT;
+		if (fd != -1)
+			close(fd);
+		fd = -1;
+	}
+	return end || n != -EAGAIN;
+}
+
+/* One process of those that were started by exec: what it says or what becomes of it. `calm`: as in good order. */
+static void storm_at_fake(struct storm *s, unsigned i, bool calm)
+{
+	struct fake *f = &s->w.fakes[i];
+	unsigned what = calm ? 0 : one_of(s, 6);
+
+	if (s->dead[i])
+		return;
+	if (f->killed == SIGKILL) {
+		fake_ends(s, i, SIGKILL);
+	} else if (what == 5) {
+		fake_ends(s, i, one_of(s, 2) ? SIGKILL : EXITED(1));
+	} else if (f->zygote && !s->ready[i]) {
+		s->ready[i] = true;
+		zygote_says(&s->w, i, what == 4 ? ZYGOTE_UNFORKABLE : ZYGOTE_READY, "");
+	} else if (f->zygote) {
+		answer_births(s, i, calm ? good_kind : any_kind);
+	} else if (!s->up[i]) {
+		s->up[i] = true;
+		tell(&s->w, i, CONTROL_WANT, 0);
+	} else if (control_heard_end(f->control) || s->told_to_end[i]) {
+		s->told_to_end[i] = true;
+		if (calm || what < 3)
+			fake_ends(s, i, EXITED(0));
+	}
+}
+
+static void storm_at_forked(struct storm *s, struct forked *f, bool calm)
+{
+	const struct control_message want = { .type = CONTROL_WANT };
+	unsigned what = calm ? 0 : one_of(s, 6);
+
+	if (f->pid == 0)
+		return;
+	if (f->killed) {
+		forked_ends(s, f, SIGKILL);
+	} else if (what == 5) {
+		forked_ends(s, f, SIGKILL);
+	} else if (!f->up) {
+		f->up = true;
+		(void)!fdpass_send(f->control, &want, sizeof(want), NULL, 0, MSG_DONTWAIT);
+		pump(&s->w);
+	} else if (control_heard_end(f->control) || f->told_to_end) {
+		f->told_to_end = true;
+		if (calm || what < 3)
+			forked_ends(s, f, EXITED(0));
+	}
+}
+
+static unsigned workers_there(const struct storm *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->w.started; i++)
+		n += !s->dead[i] && !s->w.fakes[i].zygote;
+	for (unsigned i = 0; i < s->forked_count; i++)
+		n += s->forked[i].pid != 0;
+	return n;
+}
+
+static unsigned zygotes_there(const struct storm *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->w.started; i++)
+		n += !s->dead[i] && s->w.fakes[i].zygote;
+	return n;
+}
+
+static void storm_scale(struct storm *s)
+{
+	const struct supervisor_load load = { one_of(s, 2) ? 200000 : 0, one_of(s, 5) };
+
+	supervisor_scale(s->w.s, &load);
+}
+
+static void storm_step(struct storm *s)
+{
+	unsigned what = one_of(s, 12);
+
+	if (what < 5 && s->w.started > 0)
+		storm_at_fake(s, s->w.started - 1 - one_of(s, MIN(s->w.started, 8)), false);
+	else if (what < 8 && s->forked_count > 0)
+		storm_at_forked(s, &s->forked[s->forked_count - 1 - one_of(s, MIN(s->forked_count, 16))], false);
+	else if (what == 8)
+		pass_ms(&s->w, one_of(s, one_of(s, 8) ? 300 : 40000));
+	else if (what == 9)
+		supervisor_replace(s->w.s, one_of(s, supervisor_slots(s->w.s)), 0);
+	else if (what == 10)
+		storm_scale(s);
+	else
+		supervisor_restart(s->w.s, "storm");
+}
+
+static void calm_step(struct storm *s)
+{
+	for (unsigned i = 0; i < s->w.started; i++)
+		storm_at_fake(s, i, true);
+	for (unsigned i = 0; i < s->forked_count; i++)
+		storm_at_forked(s, &s->forked[i], true);
+	pass_ms(&s->w, 1000);
+}
+
+static bool is_well(const struct storm *s)
+{
+	unsigned there = workers_there(s);
+
+	return there >= MAX(s->w.conf.processes_min, 1) && there <= s->w.conf.processes && zygotes_there(s) <= 1;
+}
+
+static void set_up_storm(struct storm *s, unsigned seed)
+{
+	memset(s, 0, sizeof(*s));
+	s->random = seed * UINT64_C(0x9e3779b97f4a7c15);
+	set_up(&s->w, 1 + seed % 3, seed % 4 != 0);
+	s->w.conf.processes_min = seed % 5 == 0 ? 1 : s->w.conf.processes;
+	s->w.on_kill = forked_is_killed;
+	supervisor_start(s->w.s);
+	supervisor_fresh_slots(s->w.s);
+}
+
+/*
+ * Whatever happens in whatever order: nothing that has gone is used again, the supervisor waits where it can do nothing, once nothing more goes
+ * wrong as many workers are there as should be, and at the end nobody.
+ */
+static void all_is_well_behind_any_storm(void **state)
+{
+	static struct storm s;
+	unsigned storms = getenv("FOREBAY_UNDER_VALGRIND") ? STORMS / 20 : STORMS;
+
+	(void)state;
+	for (unsigned seed = 1; seed <= storms; seed++) {
+		unsigned calm = 0;
+
+		set_up_storm(&s, seed);
+		for (unsigned i = 0; i < STORM_STEPS && s.w.started < FAKES_MAX / 2 && s.forked_count < STORM_FORKED / 2; i++)
+			storm_step(&s);
+		do
+			calm_step(&s);
+		while (++calm < STORM_CALM && (calm < 100 || !is_well(&s)));
+		if (!is_well(&s))
+			fail_msg("storm %u: %u workers of %u, %u zygotes", seed, workers_there(&s), s.w.conf.processes,
+			    zygotes_there(&s));
+		supervisor_stop(s.w.s, seed % 2);
+		for (calm = 0; calm < 10; calm++)
+			calm_step(&s);
+		if (supervisor_alive(s.w.s) + workers_there(&s) + zygotes_there(&s) > 0)
+			fail_msg("storm %u: %u are left", seed, supervisor_alive(s.w.s));
+		tear_down(&s.w);
+	}
+}
+
 /* More and fewer. */
 
 static void workers_come_while_requests_wait_and_go_when_they_are_not_needed(void **state)
@@ -843,10 +1124,11 @@ int main(void)
 		cmocka_unit_test(a_deploy_that_works_ends_the_pauses),
 		cmocka_unit_test(what_waits_for_the_application_goes_on_once_it_is_loaded),
 		cmocka_unit_test(nothing_is_left_at_the_end),
+		cmocka_unit_test(all_is_well_behind_any_storm),
 		cmocka_unit_test(workers_come_while_requests_wait_and_go_when_they_are_not_needed),
 	};
 
-	alarm(120); /* a hang is a failure */
+	alarm(500); /* a hang is a failure */
 	log_setup("test", LOG_LEVEL_INFO, log_here, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
