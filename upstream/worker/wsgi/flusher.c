@@ -32,7 +32,8 @@ void flusher_know(struct call *c)
 static void flush(struct call *c)
 {
 	pthread_mutex_lock(&c->lock);
-	if (c->r && atomic_load(&c->waits_since_us) != 0) {
+	/* Only while something waits is there a request, which stays there until call_end has the lock. */
+	if (atomic_load(&c->waits_since_us) != 0) {
 		(void)!worker_flush(c->r);
 		c->answer.waiting = 0;
 		atomic_store(&c->waits_since_us, 0);
