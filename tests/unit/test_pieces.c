@@ -92,7 +92,7 @@ static void what_is_of_no_use_goes(void **state UNUSED)
 /* As malloc() gave them out, pieces go to the sizes that they are large enough for. */
 static void what_malloc_knows_the_size_of(void **state UNUSED)
 {
-	struct pieces p;
+	static struct pieces p;
 
 	pieces_init(&p, 16u << 20);
 	for (size_t size = 1; size <= 2 * PIECES_LARGEST; size++) {

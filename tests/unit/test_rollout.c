@@ -931,9 +931,7 @@ static void storm_at_forked(struct storm *s, struct forked *f, bool calm)
 
 	if (f->pid == 0)
 		return;
-	if (f->killed) {
-		forked_ends(s, f, SIGKILL);
-	} else if (what == 5) {
+	if (f->killed || what == 5) {
 		forked_ends(s, f, SIGKILL);
 	} else if (!f->up) {
 		f->up = true;

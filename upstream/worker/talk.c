@@ -456,7 +456,8 @@ int worker_field(struct worker_request *r, struct slice name, struct slice value
 {
 	if (r->err)
 		return r->err;
-	if (r->state != ANSWER_FIELDS || !field_name_ok(name) || !field_value_ok(value) || field_is_of_connection(field_id_from(name)))
+	if (r->state != ANSWER_FIELDS || !field_name_ok(name) || !field_value_ok(value) ||
+	    field_is_of_connection(field_id_from(name)))
 		return -EINVAL;
 	if (r->field_count >= WIRE_FIELDS_MAX || name.len + value.len + 8 > r->fields.max - r->fields.len)
 		return -E2BIG;
