@@ -630,6 +630,19 @@ static void a_zygote_that_does_not_fork_any_more_is_replaced(void **state)
 	tear_down(&w);
 }
 
+/* Both are forked by the first zygote; the other one has not said yet that it is there. */
+static void one_of_two_serves(struct world *w, int *ret_one, int *ret_two)
+{
+	set_up(w, 2, true);
+	supervisor_start(w->s);
+	supervisor_fresh_slots(w->s);
+	zygote_says(w, 0, ZYGOTE_READY, "");
+	*ret_one = born(w, 0, 0);
+	*ret_two = born(w, 0, 1);
+	says(w, *ret_one, CONTROL_HERE);
+	says(w, *ret_one, CONTROL_WANT);
+}
+
 static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
 {
 	struct world w;
@@ -637,14 +650,7 @@ static void a_dead_zygote_is_not_loaded_anew_behind_anybodys_back(void **state)
 	int one, two, three;
 
 	(void)state;
-	set_up(&w, 2, true);
-	supervisor_start(w.s);
-	supervisor_fresh_slots(w.s);
-	zygote_says(&w, 0, ZYGOTE_READY, "");
-	one = born(&w, 0, 0);
-	two = born(&w, 0, 1);
-	says(&w, one, CONTROL_HERE);
-	says(&w, one, CONTROL_WANT);
+	one_of_two_serves(&w, &one, &two);
 	die(&w, 0, SIGKILL);
 	assert_true(was_said("the next one that is needed starts a rolling restart"));
 	assert_int_equal(w.started, 1);
@@ -675,14 +681,7 @@ static void a_zygote_that_dies_half_way_is_followed_by_another(void **state)
 	int one, two, first, second;
 
 	(void)state;
-	set_up(&w, 2, true);
-	supervisor_start(w.s);
-	supervisor_fresh_slots(w.s);
-	zygote_says(&w, 0, ZYGOTE_READY, "");
-	one = born(&w, 0, 0);
-	two = born(&w, 0, 1);
-	says(&w, one, CONTROL_HERE);
-	says(&w, one, CONTROL_WANT);
+	one_of_two_serves(&w, &one, &two);
 	supervisor_restart(w.s, "test");
 	zygote_says(&w, 1, ZYGOTE_READY, "");
 	first = born(&w, 1, 2);
