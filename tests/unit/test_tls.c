@@ -911,6 +911,7 @@ static void material_comes_through_whole_or_not_at_all(void **state UNUSED)
 	struct tls_materials got;
 	struct buf bytes, again;
 	struct site s;
+	size_t step = getenv("FOREBAY_UNDER_VALGRIND") ? 97 : 1; /* keys are read each time */
 
 	site_init(&s);
 	site_asks(&s, CLIENT_VERIFY_REQUIRE);
@@ -923,7 +924,7 @@ static void material_comes_through_whole_or_not_at_all(void **state UNUSED)
 	assert_int_equal(tls_materials_write(&got, &again), 0);
 	assert_true(slice_eq(buf_slice(&bytes), buf_slice(&again)));
 	tls_materials_done(&got);
-	for (size_t len = 0; len < bytes.len; len++) {
+	for (size_t len = 0; len < bytes.len; len += step) {
 		int err = tls_materials_parse(slice_of(bytes.ptr, len), CERTIFICATES, &got);
 
 		if (err != -EBADMSG)
