@@ -113,7 +113,7 @@ static bool has_line(struct slice text, const char *line)
 {
 	struct slice wanted = slice_str(line);
 
-	for (size_t at = 0; at + wanted.len <= text.len; at++)
+	for (size_t at = 0; text.len > 0 && at + wanted.len <= text.len; at++)
 		if (memcmp(text.ptr + at, wanted.ptr, wanted.len) == 0 &&
 		    (at == 0 || text.ptr[at - 1] == '\n' || wanted.len == 0))
 			return true;

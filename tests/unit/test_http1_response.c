@@ -18,7 +18,8 @@ static enum http1_result take_response(
 	enum http1_result result;
 	size_t len = 0;
 
-	memcpy(block, bytes.ptr, bytes.len);
+	if (bytes.len > 0)
+		memcpy(block, bytes.ptr, bytes.len);
 	head_init(h);
 	result = http1_scan(&scan, slice_of(block, split), &limits, &len);
 	if (result == HTTP1_MORE)
@@ -193,7 +194,7 @@ static void what_is_valid_is_understood(void **state UNUSED)
 static void what_is_written_reads_the_same(void **state UNUSED)
 {
 	for (size_t i = 0; i < ARRAY_LEN(accepted); i++) {
-		struct http1_message m, again_m;
+		struct http1_message m = { 0 }, again_m = { 0 };
 		struct head h, again;
 		struct buf first, second;
 
