@@ -1,6 +1,6 @@
 /*
- * pieces: small pieces of memory that one thread takes and gives back with each request, at hand again at once: in a fraction of the steps that
- * malloc() and free() need.
+ * pieces: small pieces of memory that one thread takes and gives back with each request or handshake, at hand again at once: in a fraction of the
+ * steps that malloc() and free() need.
  * Owns:   what was given back, up to a maximum; what is of no use for a while goes.
  * Never:  charges a budget: its user does that. Keeps anything under AddressSanitizer, which is to see each use after the end.
  * Thread: its owner's. A piece may also go by free(), on any.

@@ -20,8 +20,7 @@ struct arrival {
 	const struct conf_address *local;
 	union peer peer;
 	struct stream stream;
-	/* What an event of its door's has told of, libevent's flags: no edge comes for it again, and whoever takes the stream has its own
-	 * event made active with it. While that is added before the door's goes, the kernel hears of neither. 0: nothing. */
+	/* Libevent's flags that a door was told of: no edge comes for them again, so its protocol's event is made active with them. 0: none. */
 	short seen;
 };
 

@@ -136,7 +136,10 @@ static bool agreed_on_http2(const struct stream *s)
 	return slice_eq(slice_of((const char *)name, len), SLICE("h2"));
 }
 
-/* On to what it speaks, with what has been read by a handshake or still lies there. Frees d. */
+/*
+ * On to what it speaks, with what a handshake has read or still lies there. Its protocol's event is added before ours goes, and is for the same:
+ * the kernel hears of neither. Frees d.
+ */
 static void door_pass(struct door *d, bool http2)
 {
 	struct context *cx = d->cx;

@@ -18,8 +18,8 @@ bool door_is_needed(const struct conf_listen *listen);
 bool door_learns_client(const struct conf_listen *listen);
 
 /*
- * Starts with a connection that guard_enter has let in. Takes its stream, but on failure. Borrows what the rest points to, which must
- * outlive the door and what comes behind it. 0 or -errno.
+ * Starts with a connection that guard_enter has let in. Takes its stream; on failure it stays the caller's. Borrows what the rest points
+ * to, which must outlive the door and what comes behind it. 0 or -errno.
  */
 MUST_USE int door_new(struct context *cx, struct arrival *a);
 

@@ -13,8 +13,8 @@
 struct http1_client;
 
 /*
- * Starts to serve a connection that guard_enter has let in. Takes its stream, but on failure. Borrows what the rest points to, which must outlive
- * the client; that frees itself.
+ * Starts to serve a connection that guard_enter has let in. Takes its stream; on failure it stays the caller's. Borrows what the
+ * rest points to, which must outlive the client; that frees itself.
  * Returns 0 or -errno.
  */
 MUST_USE int http1_client_new(struct context *cx, struct arrival *a);

@@ -16,8 +16,8 @@
 #define HTTP2_PREFACE_BYTES (sizeof(HTTP2_PREFACE) - 1)
 
 /*
- * Starts to serve a connection that guard_enter has let in. Takes its stream, but on failure. Borrows what the rest points to, which must outlive
- * the client; that frees itself.
+ * Starts to serve a connection that guard_enter has let in. Takes its stream; on failure it stays the caller's. Borrows what the
+ * rest points to, which must outlive the client; that frees itself.
  * Returns 0 or -errno.
  */
 MUST_USE int http2_client_new(struct context *cx, struct arrival *a);

@@ -848,7 +848,7 @@ static void fake_ends(struct storm *s, unsigned i, int status)
 	die(&s->w, i, status);
 }
 
-/* What a zygote was asked for. `kind` is well below 8; a child that never speaks is told of by the end of its socket. */
+/* What a zygote was asked for. By `kind`, below 6 it forks, with 6 it says that it could not, else the child ends before it has spoken. */
 static void answer_births(struct storm *s, unsigned zygote, unsigned (*kind)(struct storm *s))
 {
 	unsigned place;
