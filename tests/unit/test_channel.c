@@ -133,7 +133,7 @@ static void messages_come_as_they_were_sent(void **state)
 	assert_int_equal(p.master.last.u.tick.ticks[1], 6);
 	assert_int_equal(p.master.last.u.tick.busy, 4);
 
-	m = (struct channel_message){ .type = CHANNEL_REPLACE, .u.replace = { 5, 6 } };
+	m = (struct channel_message){ .type = CHANNEL_REPLACE, .u.replace = { .pool = 5, .slot = 6 } };
 	assert_int_equal(channel_send(p.front.channel, &m, NULL), 0);
 	turn(&p);
 	assert_int_equal(p.master.last.u.replace.pool, 5);
