@@ -81,12 +81,16 @@ void buf_char(struct buf *b, char c)
 
 void buf_u64(struct buf *b, uint64_t n)
 {
+	static const char pairs[] =
+	    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+	    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 	char digits[20];
 	size_t at = sizeof(digits);
 
-	do
-		digits[--at] = (char)('0' + n % 10);
-	while (n /= 10);
+	for (; n >= 10; n /= 100)
+		memcpy(digits + (at -= 2), pairs + n % 100 * 2, 2);
+	if (n > 0 || at == sizeof(digits))
+		digits[--at] = (char)('0' + n);
 	buf_add(b, (struct slice){ digits + at, sizeof(digits) - at });
 }
 

@@ -41,16 +41,34 @@ static bool word_is_plain(uint64_t word)
 	return (((word - ones * 0x20) & ~word) & highs) == 0 && (((del - ones) & ~del) & highs) == 0;
 }
 
+static bool eight_ok(const char *text)
+{
+	uint64_t word;
+
+	memcpy(&word, text, sizeof(word));
+	return word_is_plain(word) || text_bytes_ok(text, sizeof(word)); /* a tab is neither */
+}
+
+/* Four to eight bytes, as two words that may overlap. */
+static bool four_to_eight_ok(const char *text, size_t len)
+{
+	uint32_t first, last;
+
+	memcpy(&first, text, sizeof(first));
+	memcpy(&last, text + len - sizeof(last), sizeof(last));
+	return word_is_plain((uint64_t)first << 32 | last) || text_bytes_ok(text, len);
+}
+
 bool field_text_ok(struct slice text)
 {
-	size_t i = 0;
-
-	for (uint64_t word; text.len - i >= sizeof(word); i += sizeof(word)) {
-		memcpy(&word, text.ptr + i, sizeof(word));
-		if (!word_is_plain(word) && !text_bytes_ok(text.ptr + i, sizeof(word))) /* a tab is neither */
+	if (text.len < 4)
+		return text_bytes_ok(text.ptr, text.len);
+	if (text.len < 8)
+		return four_to_eight_ok(text.ptr, text.len);
+	for (size_t i = 0; i + 8 < text.len; i += 8)
+		if (!eight_ok(text.ptr + i))
 			return false;
-	}
-	return text_bytes_ok(text.ptr + i, text.len - i);
+	return eight_ok(text.ptr + text.len - 8); /* it may overlap the one before it */
 }
 
 bool field_value_ok(struct slice value)

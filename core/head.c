@@ -254,7 +254,7 @@ int head_add_id(struct head *h, enum field_id id, struct slice name, struct slic
 int head_add_spans(struct head *h, struct span name, struct span value)
 {
 	enum field_id id;
-	int err = make_room(h, 0, 1);
+	int err = h->field_count == h->field_size ? make_room(h, 0, 1) : 0;
 
 	if (err)
 		return err;
@@ -308,25 +308,42 @@ enum method method_from(struct slice text)
 	return METHOD_OTHER;
 }
 
+static bool is_named_4(const char *token, const char *lower)
+{
+	uint32_t a, b;
+
+	memcpy(&a, token, sizeof(a));
+	memcpy(&b, lower, sizeof(b));
+	return (a | 0x20202020) == b;
+}
+
+static bool is_named_8(const char *token, const char *lower)
+{
+	uint64_t a, b;
+
+	memcpy(&a, token, sizeof(a));
+	memcpy(&b, lower, sizeof(b));
+	return (a | 0x2020202020202020) == b;
+}
+
 /*
  * A token and a name in lower case of the same length. No byte of a token but a letter becomes one of the names' by setting
  * bit 5: CR would become '-', and what would become a digit is a control byte.
  */
 static bool is_named(const char *token, const char *lower, size_t len)
 {
-	const uint64_t bit5 = 0x2020202020202020;
-	uint64_t a, b;
-
-	for (; len >= sizeof(a); token += sizeof(a), lower += sizeof(a), len -= sizeof(a)) {
-		memcpy(&a, token, sizeof(a));
-		memcpy(&b, lower, sizeof(b));
-		if ((a | bit5) != b)
-			return false;
+	if (len < 4) {
+		for (size_t i = 0; i < len; i++)
+			if ((token[i] | 0x20) != lower[i])
+				return false;
+		return true;
 	}
-	for (size_t i = 0; i < len; i++)
-		if ((token[i] | 0x20) != lower[i])
+	if (len < 8) /* the two may overlap, as the last of the following may with the one before it */
+		return is_named_4(token, lower) && is_named_4(token + len - 4, lower + len - 4);
+	for (size_t i = 0; i + 8 < len; i += 8)
+		if (!is_named_8(token + i, lower + i))
 			return false;
-	return true;
+	return is_named_8(token + len - 8, lower + len - 8);
 }
 
 enum field_id field_id_from(struct slice name)

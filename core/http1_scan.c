@@ -62,6 +62,11 @@ static inline size_t find_control_fast(const char *text, size_t at, size_t end)
 		if (mask)
 			return at + (size_t)__builtin_ctz(mask);
 	}
+	if (at < end && end >= 16) { /* what is left, with some of what was looked at before */
+		uint32_t mask = control_mask_16(text + end - 16) >> (16 - (end - at));
+
+		return mask ? at + (size_t)__builtin_ctz(mask) : end;
+	}
 #endif
 	return find_control_plain(text, at, end);
 }

@@ -2,13 +2,27 @@
 
 #include <stdlib.h>
 
-/* RFC 9110, 5.6.2: "!#$%&'*+-.^_`|~", digits and letters. One bit a byte, 32 bytes a word. */
-static const uint32_t token_bits[8] = { 0, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff, 0, 0, 0, 0 };
-
-static bool is_tchar(unsigned char c)
-{
-	return token_bits[c / 32] >> (c % 32) & 1;
-}
+/* RFC 9110, 5.6.2: "!#$%&'*+-.^_`|~", digits and letters. */
+static const bool is_tchar[256] = {
+	['!'] = true,
+	['#'] = true,
+	['$'] = true,
+	['%'] = true,
+	['&'] = true,
+	['\''] = true,
+	['*'] = true,
+	['+'] = true,
+	['-'] = true,
+	['.'] = true,
+	['^'] = true,
+	['_'] = true,
+	['`'] = true,
+	['|'] = true,
+	['~'] = true,
+	['0' ... '9'] = true,
+	['A' ... 'Z'] = true,
+	['a' ... 'z'] = true,
+};
 
 static unsigned char lower(unsigned char c)
 {
@@ -73,7 +87,7 @@ size_t slice_token_len(struct slice s)
 {
 	size_t i = 0;
 
-	while (i < s.len && is_tchar((unsigned char)s.ptr[i]))
+	while (i < s.len && is_tchar[(unsigned char)s.ptr[i]])
 		i++;
 	return i;
 }

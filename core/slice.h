@@ -28,7 +28,6 @@ static inline struct slice slice_of(const char *ptr, size_t len)
 	return (struct slice){ ptr, len };
 }
 
-/* The text of a NUL-terminated string of our own; NULL gives an empty slice. */
 /* As a string of `size` bytes with its NUL; what does not fit is cut off. */
 static inline void slice_to_str(struct slice s, char *ret, size_t size)
 {
@@ -38,6 +37,8 @@ static inline void slice_to_str(struct slice s, char *ret, size_t size)
 		memcpy(ret, s.ptr, len);
 	ret[len] = '\0';
 }
+
+/* The text of a NUL-terminated string of our own; NULL gives an empty slice. */
 static inline struct slice slice_str(const char *str)
 {
 	return (struct slice){ str ? str : "", str ? strlen(str) : 0 };

@@ -3,6 +3,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/buf.h"
@@ -29,6 +31,21 @@ static void what_is_added_is_there(void **state UNUSED)
 	buf_done(&b);
 	buf_done(&b);
 	assert_null(b.ptr);
+}
+
+static void numbers_are_written_as_printf_would(void **state UNUSED)
+{
+	for (uint64_t power = 1; power <= UINT64_MAX / 10; power *= 10)
+		for (uint64_t n = power - 1; n <= power + 11; n++) {
+			char text[32];
+			struct buf b;
+
+			(void)snprintf(text, sizeof(text), "%" PRIu64, n);
+			buf_init(&b, 32);
+			buf_u64(&b, n);
+			assert_content(&b, slice_str(text));
+			buf_done(&b);
+		}
 }
 
 static void a_buf_fills_to_its_maximum_and_no_further(void **state UNUSED)
@@ -166,6 +183,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_added_is_there),
+		cmocka_unit_test(numbers_are_written_as_printf_would),
 		cmocka_unit_test(a_buf_fills_to_its_maximum_and_no_further),
 		cmocka_unit_test(what_does_not_fit_is_not_there_at_all),
 		cmocka_unit_test(a_maximum_of_nothing_takes_nothing),
