@@ -16,6 +16,8 @@
 #define MUST_USE               __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 #define UNUSED                 __attribute__((unused))
+#define ALWAYS_INLINE          inline __attribute__((always_inline))
+#define NEVER_INLINE           __attribute__((noinline))
 
 /* A state as a bit, for tables of allowed moves. */
 #define TO(state) (1u << (state))

@@ -28,7 +28,7 @@ struct request {
 	char id[129];            /* X-Request-Id */
 	char remote_addr[46];    /* the client's address as numeric text, "" for Unix sockets; what `trusted` made of it */
 	uint16_t remote_port;    /* 0: unknown */
-	char server_addr[46];    /* where it was accepted */
+	char server_addr[46];    /* where it was accepted, for own workers */
 	uint16_t server_port;
 	size_t charged; /* bytes of the lease */
 };

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "core/log.h"
-#include "proxy/client/address_text.h"
 #include "proxy/client/crowd.h"
 #include "proxy/client/guard.h"
 #include "proxy/client/http1_client.h"
@@ -13,6 +12,7 @@
 #include "proxy/client/proxy_header.h"
 #include "proxy/client/tls.h"
 #include "proxy/client/tls_shop.h"
+#include "proxy/serve/address_text.h"
 
 #define FAILURES_LOGGED 20 /* of a thread, within */
 #define FAILURES_MS     10000

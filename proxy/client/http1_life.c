@@ -85,7 +85,7 @@ void client_turn_free(struct http1_client *c)
 		return;
 	loop_look_cancel(&c->turn->look);
 	sender_done(&c->turn->sender);
-	free(c->turn);
+	pieces_give(&client_loop(c)->pieces, c->turn, sizeof(*c->turn));
 	c->turn = NULL;
 	lease_give(&client_loop(c)->lease, sizeof(*c->turn));
 }

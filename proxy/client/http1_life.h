@@ -48,7 +48,6 @@ struct turn {
 	bool stuck;            /* the socket was full when last tried */
 	bool starved;          /* no memory for the body: tried again by the timer */
 	char peer[INET6_ADDRSTRLEN];
-	char local[INET6_ADDRSTRLEN];
 };
 
 struct http1_client {

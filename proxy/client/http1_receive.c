@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-#include "proxy/client/address_text.h"
 #include "proxy/client/http1_respond.h"
+#include "proxy/serve/address_text.h"
 
 #define READ_BYTES       (64u << 10)  /* of heads, chunks and tunnels, through the loop's scratch */
 #define TIGHT_BYTES      2048         /* the same, when memory is short */
@@ -25,16 +25,15 @@ bool client_turn_new(struct http1_client *c)
 
 	if (!lease_take(&client_loop(c)->lease, sizeof(*t)))
 		return false;
-	t = malloc(sizeof(*t));
+	t = pieces_take(&client_loop(c)->pieces, sizeof(*t));
 	if (!t) {
 		lease_give(&client_loop(c)->lease, sizeof(*t));
 		return false;
 	}
 	*t = (struct turn){ .client = c, .read_bytes = BODY_BYTES_FIRST, .look.looked = client_looked };
 	address_text(&c->peer.any, t->peer, &origin.client.peer_port);
-	address_text(&c->local->addr.any, t->local, &origin.client.server_port);
 	origin.client.peer_address = t->peer;
-	origin.client.server_address = t->local;
+	origin.client.server = &c->local->addr.any;
 	origin.client.peer = &c->peer.any;
 	origin.client.secure = stream_is_secure(&c->stream);
 	origin.client.tls = stream_tls_peer(&c->stream);

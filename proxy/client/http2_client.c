@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 
-#include "proxy/client/address_text.h"
 #include "proxy/client/http2_receive.h"
 #include "proxy/client/http2_respond.h"
+#include "proxy/serve/address_text.h"
 
 #define LOOKS_MAX  8           /* at the kernel, for more answers */
 #define LOOK_BYTES (64u << 10) /* of answers, which are worth a write of their own */
@@ -233,7 +233,7 @@ static void http2_event(evutil_socket_t fd UNUSED, short what, void *ctx)
 
 static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 {
-	uint16_t peer_port, local_port;
+	uint16_t peer_port;
 
 	c->cx = cx;
 	c->listen = a->listen;
@@ -241,7 +241,6 @@ static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 	c->peer = a->peer;
 	stream_move(&c->stream, &a->stream);
 	address_text(&c->peer.any, c->peer_text, &peer_port);
-	address_text(&c->local->addr.any, c->local_text, &local_port);
 	c->origin = (struct exchange_origin){
 		.listen = c->listen,
 		.client = { .peer_address = c->peer_text,
@@ -249,8 +248,7 @@ static void fill(struct http2_client *c, struct context *cx, struct arrival *a)
 		    .peer = &c->peer.any,
 		    .secure = stream_is_secure(&c->stream),
 		    .tls = stream_tls_peer(&c->stream),
-		    .server_address = c->local_text,
-		    .server_port = local_port },
+		    .server = &c->local->addr.any },
 		.tls_version = stream_tls_version(&c->stream),
 	};
 	c->streams.next = c->streams.prev = &c->streams;

@@ -122,7 +122,6 @@ struct http2_client {
 	union peer peer;
 	struct exchange_origin origin; /* of its requests; the time is each one's own */
 	char peer_text[INET6_ADDRSTRLEN];
-	char local_text[INET6_ADDRSTRLEN];
 };
 
 struct loop *http2_loop(const struct http2_client *c);

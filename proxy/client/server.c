@@ -87,12 +87,12 @@ int server_new(const struct server_options *o, struct server **ret)
 		.guard = o->guard,
 		.tls = o->tls,
 		.crowd = &s->crowd,
-		.id_seed = o->id_seed,
 		.poison = o->poison,
 		.poison_ctx = o->poison_ctx,
 		.left = client_left,
 		.left_ctx = s,
 	};
+	request_ids_init(&s->cx.ids, o->id_seed, o->loop->index);
 	crowd_init(&s->crowd);
 	s->care.fire = server_care;
 	loop_timer_set(o->loop, &s->care, CARE_MS);

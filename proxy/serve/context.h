@@ -9,6 +9,7 @@
 #include "core/date.h"
 #include "core/loop.h"
 #include "proxy/observe/access_log.h"
+#include "proxy/serve/request_id.h"
 #include "proxy/serve/route.h"
 #include "upstream/pool.h"
 
@@ -32,8 +33,7 @@ struct context {
 	struct guard *guard;
 	struct tls_shop *tls; /* what listeners speak TLS with */
 	struct crowd *crowd;
-	uint64_t id_seed; /* random: request ids are made of it, the thread's number and a count */
-	uint64_t id_count;
+	struct request_ids ids;
 	struct date date;
 	/* A request that is to be kept for study; takes *p. NULL: nobody keeps it. */
 	void (*poison)(void *ctx, struct poison **p);

@@ -28,7 +28,7 @@ struct exchange *exchange_new(
 	};
 	head_init(&ex->head);
 	head_init(&ex->response);
-	request_id_make(cx->id_seed, cx->loop->index, cx->id_count++, ex->id);
+	request_id_next(&cx->ids, ex->id);
 	return ex;
 }
 

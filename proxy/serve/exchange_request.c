@@ -1,6 +1,7 @@
 #include "proxy/serve/exchange_request.h"
 
 #include "core/fields.h"
+#include "proxy/serve/address_text.h"
 #include "proxy/serve/exchange_own.h"
 #include "proxy/serve/exchange_response.h"
 
@@ -60,6 +61,8 @@ static int request_build(struct exchange *ex)
 	f.body_length = r->length;
 	f.chunked = !r->length_known;
 	if (exchange_pool(ex)->app != APP_NONE) {
+		if (ex->origin.client.server)
+			address_text(ex->origin.client.server, r->server_addr, &r->server_port);
 		err = forward_request_head(&ex->head, &f, &r->head);
 	} else {
 		r->head.method = ex->head.method;
@@ -71,8 +74,6 @@ static int request_build(struct exchange *ex)
 	err = forward_client_address(&ex->head, &ex->origin.client, ex->conf, r->remote_addr, sizeof(r->remote_addr));
 	assert(!err);
 	r->remote_port = ex->origin.client.peer_port;
-	slice_to_str(slice_str(ex->origin.client.server_address), r->server_addr, sizeof(r->server_addr));
-	r->server_port = ex->origin.client.server_port;
 	return request_charge(r);
 }
 

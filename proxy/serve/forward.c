@@ -151,15 +151,22 @@ static int build_end(struct build *b)
 	return b->err;
 }
 
-static void add(struct build *b, enum field_id id, struct slice name, struct slice value)
+static NEVER_INLINE void add_elsewhere(struct build *b, enum field_id id, struct slice name, struct slice value)
+{
+	if (b->list)
+		b->list->fields[b->list->count++] = (struct forward_field){ name, value, id };
+	else if (!b->err)
+		b->err = head_add_id(b->out, id, name, value);
+}
+
+/* Inline: the names that forebay writes are known where it is called, and are then stores. */
+static ALWAYS_INLINE void add(struct build *b, enum field_id id, struct slice name, struct slice value)
 {
 	b->ids |= 1ull << id;
 	if (b->wire)
 		http1_write_field(b->wire, name, value);
-	else if (b->list)
-		b->list->fields[b->list->count++] = (struct forward_field){ name, value, id };
-	else if (!b->err)
-		b->err = head_add_id(b->out, id, name, value);
+	else
+		add_elsewhere(b, id, name, value);
 }
 
 static bool has(const struct build *b, enum field_id id)
@@ -173,7 +180,7 @@ static void put(struct build *b, struct slice text, struct span *ret)
 		b->err = head_put(b->out, text, ret);
 }
 
-static void value_begin(struct build *b, enum field_id id, struct slice name)
+static ALWAYS_INLINE void value_begin(struct build *b, enum field_id id, struct slice name)
 {
 	b->id = id;
 	b->name = name;

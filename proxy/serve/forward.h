@@ -38,9 +38,8 @@ struct forward_client {
 	uint16_t peer_port;
 	const struct sockaddr *peer;
 	bool secure;
-	const struct tls_peer *tls; /* NULL: it was not asked for a certificate */
-	const char *server_address;
-	uint16_t server_port;
+	const struct tls_peer *tls;    /* NULL: it was not asked for a certificate */
+	const struct sockaddr *server; /* the address it came to; NULL: unknown */
 };
 
 struct forward_request {

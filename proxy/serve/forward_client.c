@@ -102,12 +102,11 @@ int forward_client_address(
     const struct head *h, const struct forward_client *client, const struct conf *conf, char *ret, size_t ret_size)
 {
 	struct slice peer = forward_peer_address(client);
-	char text[INET6_ADDRSTRLEN] = "";
 	bool on = forward_is_trusted(client, conf);
+	char text[INET6_ADDRSTRLEN];
 	size_t len;
 
-	if (peer.len < sizeof(text))
-		memcpy(text, peer.ptr, peer.len);
+	slice_to_str(peer.len < sizeof(text) ? peer : SLICE(""), text, sizeof(text));
 	for (unsigned i = h->field_count; i > 0 && on; i--)
 		if (h->fields[i - 1].id == FIELD_X_FORWARDED_FOR)
 			on = walk_field(head_value(h, i - 1), conf, text);

@@ -12,15 +12,23 @@ static unsigned hex_digits(uint64_t n)
 	return n ? (67 - (unsigned)__builtin_clzll(n)) / 4 : 1;
 }
 
-void request_id_make(uint64_t seed, unsigned thread, uint64_t count, char ret[static REQUEST_ID_BYTES])
+void request_ids_init(struct request_ids *ids, uint64_t seed, unsigned thread)
 {
-	char *to = put_hex(ret, seed, 16);
+	char *to = put_hex(ids->start, seed, 16);
 
 	*to++ = '-';
 	to = put_hex(to, thread, hex_digits(thread));
 	*to++ = '-';
-	to = put_hex(to, count, hex_digits(count));
-	*to = '\0';
+	ids->start_bytes = (uint8_t)(to - ids->start);
+	ids->count = 0;
+}
+
+void request_id_next(struct request_ids *ids, char ret[static REQUEST_ID_BYTES])
+{
+	uint64_t n = ids->count++;
+
+	memcpy(ret, ids->start, sizeof(ids->start)); /* all of it: a length that is known is copied without a call */
+	*put_hex(ret + ids->start_bytes, n, hex_digits(n)) = '\0';
 }
 
 static bool is_id_byte(char c)

@@ -248,10 +248,9 @@ static void try_request(struct slice bytes, unsigned how)
 {
 	unsigned peer = ((how & HOW_TRUSTED) ? 1 : 0) + ((how & HOW_IPV6) ? 2 : 0);
 	static const char *const addresses[] = { "192.0.2.1", "10.0.0.1", "2001:db8::1", "::1" };
-	const struct forward_client client = { .peer_address = addresses[peer],
-		.peer = &peers[peer].any,
-		.secure = how & HOW_CHUNKED,
-		.server_address = "192.0.2.9" };
+	const struct forward_client client = {
+		.peer_address = addresses[peer], .peer = &peers[peer].any, .secure = how & HOW_CHUNKED
+	};
 	struct forward_request r = { .client = &client,
 		.conf = &conf,
 		.complete_wall_us = 1700000000000001,

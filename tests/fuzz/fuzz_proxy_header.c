@@ -2,7 +2,7 @@
  * Any bytes as a PROXY header: cut anywhere, the answer is "more" until it is that of the whole and stays so; what is taken lies within
  * the bytes, and what comes behind it changes nothing; a client's address can be written as a header that says the same.
  */
-#include "proxy/client/address_text.h"
+#include "proxy/serve/address_text.h"
 #include "proxy/client/proxy_header.h"
 #include "tests/fuzz/must.h"
 

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "proxy/client/address_text.h"
+#include "proxy/serve/address_text.h"
 #include "proxy/client/proxy_header.h"
 
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"

@@ -19,10 +19,15 @@ static void seed_thread_and_count_are_told(void **state UNUSED)
 		{ UINT64_MAX, UINT32_MAX, UINT64_MAX, "ffffffffffffffff-ffffffff-ffffffffffffffff" },
 	};
 	char id[REQUEST_ID_BYTES];
+	struct request_ids ids;
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		request_id_make(cases[i].seed, cases[i].thread, cases[i].count, id);
+		request_ids_init(&ids, cases[i].seed, cases[i].thread);
+		assert_int_equal(ids.count, 0);
+		ids.count = cases[i].count;
+		request_id_next(&ids, id);
 		assert_string_equal(id, cases[i].id);
+		assert_int_equal(ids.count, cases[i].count + 1);
 		assert_true(request_id_ok(slice_str(id)));
 	}
 }

@@ -1,4 +1,4 @@
-#include "proxy/client/address_text.h"
+#include "proxy/serve/address_text.h"
 
 static char *put_octet(char *to, uint8_t n)
 {
