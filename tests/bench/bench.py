@@ -92,7 +92,8 @@ class Bench:
             stages = {}
             for contender in [] if row.anew else contenders:
                 with about(row, contender):
-                    stages[contender] = stack.enter_context(self.stage(row, contender))
+                    stage = stack.enter_context(self.stage(row, contender))
+                    stages[contender] = stack.enter_context(row.begun(stage, self.options.check))
             first = 0 if row.anew or self.options.check else -1  # a proxy that has just begun has no warm round
             for number in range(first, self.rounds(row)):
                 turn = number % len(contenders)
@@ -105,12 +106,12 @@ class Bench:
     def rounds(self, row):
         return 1 if self.options.check else self.options.rounds or row.rounds
 
-    def round(self, row, contender, stage):
+    def round(self, row, contender, begun):
         with about(row, contender):
-            if stage:
-                return row.measure(stage, self.options.check)
-            with self.stage(row, contender) as stage:
-                return row.measure(stage, self.options.check)
+            if begun:
+                return row.measure(begun, self.options.check)
+            with self.stage(row, contender) as stage, row.begun(stage, self.options.check) as begun:
+                return row.measure(begun, self.options.check)
 
     def all(self, rows):
         versions = {p: proxies.version(p) for p in ("forebay", "nginx", "haproxy") if proxies.find(p)}
@@ -123,7 +124,8 @@ class Bench:
         if result["machine"]["load"] > 0.5 and not self.options.check:
             self.say(f"the machine is not quiet (load {result['machine']['load']:.1f}): figures will be rough\n")
         if not self.options.check:
-            self.say("Medians of the rounds, in brackets the least and the most; ÷: forebay's median over the other's.\n")
+            self.say("Medians of the rounds, in brackets their middle half. ÷: the median of what forebay's figure is of the other's in the same "
+                     "round, in brackets where it lies in 19 of 20 runs as far as these rounds tell.\n")
         for row in rows:
             start = time.monotonic()
             if not self.contenders(row):

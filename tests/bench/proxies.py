@@ -225,8 +225,8 @@ def make_certificate(folder, name):
 class Stage:
     """One contender with its application servers, as a context."""
 
-    def __init__(self, contender, programs, folder):
-        self.contender, self.programs, self.folder = contender, programs, folder
+    def __init__(self, contender, programs, folder, hosts=tuple(PROCESSES)):
+        self.contender, self.programs, self.folder, self.hosts = contender, programs, folder, hosts
         self.temp = os.path.join(folder, "temp")
         self.children = []
 
@@ -247,7 +247,7 @@ class Stage:
             os.mkdir(self.temp, 0o755)  # the others make it, or have none
         for name in CERTIFICATES:
             make_certificate(self.folder, name)
-        self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in PROCESSES}
+        self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in self.hosts}
         self.addresses = {name: free_address() for name in DOORS}
         self.proxy = self._add(Child(arguments(self.contender.proxy, self._config(), self.folder), PROXY_CORE,
                                      os.path.join(self.folder, "proxy.err"), end=signal.SIGTERM))
@@ -262,7 +262,7 @@ class Stage:
     def _config(self):
         values = {"FOLDER": self.folder, "TEMP": self.temp, "AS_ROOT": "" if ROOT else "# "}
         values.update({name.upper(): "%s:%d" % address for name, address in self.addresses.items()})
-        values.update({name.upper() + "_SOCKET": backend.socket for name, backend in self.backends.items()})
+        values.update({name.upper() + "_SOCKET": os.path.join(self.folder, name + ".sock") for name in PROCESSES})
         with open(os.path.join(HERE, TEMPLATES[self.contender.proxy])) as f:
             text = re.sub("@([A-Z_]+)@", lambda m: values[m.group(1)], f.read())
         path = os.path.join(self.folder, "config")

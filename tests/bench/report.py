@@ -1,5 +1,6 @@
 """What was measured, for people and for later."""
 
+import math
 import statistics
 
 
@@ -23,17 +24,35 @@ def cell(values):
     values = [v for v in values if v is not None]
     if not values:
         return "-"
-    return f"{short(statistics.median(values))} ({short(min(values))}–{short(max(values))})"
+    if len(values) == 1:
+        return short(values[0])
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{short(middle)} ({short(low)}–{short(high)})"
 
 
 def figures(rounds, figure):
     return [r.get(figure) for r in rounds]
 
 
+def ratios(ours, theirs):
+    """What forebay's figure is of another's, round by round: they took turns, so that what made the machine slow made both slow."""
+    return [a / b for a, b in zip(ours, theirs, strict=True) if a is not None and b]
+
+
 def ratio(ours, theirs):
-    """forebay's median over another's; None where one is missing or nought."""
-    ours, theirs = median(ours), median(theirs)
-    return ours / theirs if ours is not None and theirs else None
+    """Their median; None where there is none."""
+    return median(ratios(ours, theirs))
+
+
+def ratio_cell(ours, theirs):
+    """With the bounds of its 95 % confidence interval, which for a median are two of the ratios themselves."""
+    found = sorted(ratios(ours, theirs))
+    if not found:
+        return "-"
+    within = f"{short(median(found))}"
+    reach = 0.98 * len(found) ** 0.5  # ranks to both sides of the middle
+    low, high = math.floor(len(found) / 2 - reach), math.ceil(len(found) / 2 + reach)
+    return f"{within} ({short(found[low])}–{short(found[high - 1])})" if low >= 0 and high <= len(found) else within
 
 
 def aligned(lines):
@@ -52,7 +71,7 @@ def by_contender(row, rounds):
         lines.append([name])
         for figure in row.units:
             theirs = figures(done, figure)
-            lines[-1] += [cell(theirs), "" if ours is done or not ours else short(ratio(figures(ours, figure), theirs))]
+            lines[-1] += [cell(theirs), "" if ours is done or not ours else ratio_cell(figures(ours, figure), theirs)]
     return lines
 
 
@@ -63,12 +82,12 @@ def by_figure(row, rounds):
     for figure, unit in row.units.items():
         ours = figures(rounds["forebay"], figure)
         lines.append([f"{figure}, {unit}"] + [cell(figures(done, figure)) for done in rounds.values()]
-                     + [short(ratio(ours, figures(rounds[name], figure))) for name in others])
+                     + [ratio_cell(ours, figures(rounds[name], figure)) for name in others])
     return lines
 
 
 def table(row, rounds):
-    """rounds: {contender's name: [{figure: value}]}. Medians, in brackets the least and the most, and ratios of the medians."""
+    """rounds: {contender's name: [{figure: value}]}. Medians, in brackets the middle half, and medians of the ratios."""
     out = [f"{row.name}: {row.title}"]
     out += aligned(by_contender(row, rounds) if row.by_line or len(row.units) == 1 else by_figure(row, rounds))
     out += [f"  {name}: {note}" for name, note in row.notes.items() if name in rounds]

@@ -1,6 +1,10 @@
-"""What a row of the benchmarks is. Its measure(stage, check) is one round with one contender: it returns figures by name, None for
-what cannot be had here."""
+"""What a row of the benchmarks is. Its begun(stage, check) is what stays as it is from round to round, a stage unless a row says
+otherwise; measure(of that, check) is one round with one contender: it returns figures by name, None for what cannot be had here.
 
+A machine that others share runs faster and slower by the second: what is compared must be measured within one. So rounds are short
+and many, and connections stay from one to the next."""
+
+import contextlib
 import resource
 from dataclasses import dataclass, field
 
@@ -25,7 +29,11 @@ class Row:
     def stage(self, contender, programs, folder):
         return proxies.Stage(contender, programs, folder)
 
-    def measure(self, stage, check):
+    def begun(self, stage, _check):
+        """A context, for all rounds with this stage."""
+        return contextlib.nullcontext(stage)
+
+    def measure(self, begun, check):
         raise NotImplementedError
 
     def remarks(self, _rounds):

@@ -1,5 +1,6 @@
 """What is measured of proxies. All rows there are, those of stack_rows.py included, are in ROWS."""
 
+import contextlib
 import functools
 import os
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 import measure
 from procs import wait_for
-from proxies import HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, FOREBAY, at
+from proxies import HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, FOREBAY, Stage, at
 from row import GB, KB, MB, Row, within_limits
 from stack_rows import STACK_ROWS
 
@@ -22,25 +23,32 @@ class Exchange(Row):
     units: dict = field(default_factory=lambda: {"CPU": "µs/request"})
     host: str = "kept"
     door: str = None  # by which it is gone to, if not the host's own
+    rounds: int = 150
     connections: int = 8
-    requests: int = 20000
+    requests: int = 1500
     answer: int = 1 * KB
     body: int = 0
     browser: bool = False
     check_bytes: int = 5 * MB  # with --check, no body is larger
 
-    def measure(self, stage, check):
-        requests, answer, body = self.requests, self.answer, self.body
-        if check:
-            requests, answer, body = min(requests, 20), min(answer, self.check_bytes), min(body, self.check_bytes)
+    def bytes(self, check):
+        """Of a response and of a request."""
+        return [min(n, self.check_bytes) if check else n for n in (self.answer, self.body)]
+
+    @contextlib.contextmanager
+    def begun(self, stage, check):
+        answer, body = self.bytes(check)
         options = {"browser": True} if self.browser else {}
         with stage.load("rush", self.host, self.door, path=f"/bytes/{answer}", answer=answer, body=body,
                         in_flight=self.connections, **options) as load:
             load.ask(f"open {self.connections}")
-            before = stage.cpu_ns()
-            result = load.ask(f"go {requests}")
-            spent = stage.cpu_ns() - before
-        return {"CPU": self.figure(spent, result["requests"], body + answer)}
+            yield stage, load
+
+    def measure(self, begun, check):
+        stage, load = begun
+        before = stage.cpu_ns()
+        result = load.ask(f"go {min(self.requests, 20) if check else self.requests}")
+        return {"CPU": self.figure(stage.cpu_ns() - before, result["requests"], sum(self.bytes(check)))}
 
     def figure(self, cpu_ns, requests, _bytes):
         return cpu_ns / 1e3 / requests
@@ -51,6 +59,7 @@ class Bulk(Exchange):
     """The same by what was carried: milliseconds for a gigabyte (10^9 bytes)."""
 
     units: dict = field(default_factory=lambda: {"CPU": "ms/GB"})
+    rounds: int = 25
     connections: int = 2
 
     def figure(self, cpu_ns, requests, bytes):
@@ -84,17 +93,23 @@ class Handshakes(Row):
     a signature and a key exchange allow."""
 
     units: dict = field(default_factory=lambda: {"CPU": "µs/handshake", "rate": "handshakes/CPU second", "share": "% of openssl speed"})
+    rounds: int = 40
     door: str = "tls"
     command: str = "full"
-    handshakes: int = 2000
+    handshakes: int = 250
     speed: str = "ecdsap256"
 
-    def measure(self, stage, check):
+    @contextlib.contextmanager
+    def begun(self, stage, _check):
         with stage.load("shake", "kept", self.door) as load:
             load.ask(f"{self.command} 16")  # and sessions to resume
-            before = stage.cpu_ns()
-            done = load.ask(f"{self.command} {50 if check else self.handshakes}")["handshakes"]
-            spent = stage.cpu_ns() - before
+            yield stage, load
+
+    def measure(self, begun, check):
+        stage, load = begun
+        before = stage.cpu_ns()
+        done = load.ask(f"{self.command} {50 if check else self.handshakes}")["handshakes"]
+        spent = stage.cpu_ns() - before
         rate = done / (spent / 1e9)
         bound = openssl_handshakes(self.speed)
         return {"CPU": spent / 1e3 / done, "rate": rate, "share": bound and 100 * rate / bound}
@@ -117,7 +132,8 @@ class Streams(Row):
     """CPU time for equal requests on many streams of one connection. The application has a process for each."""
 
     units: dict = field(default_factory=lambda: {"CPU": "µs/request"})
-    requests: int = 20000
+    rounds: int = 20
+    requests: int = 6000
     streams: int = 100
 
     def measure(self, stage, check):
@@ -159,8 +175,8 @@ class Conns(Row):
 
     levels: tuple = (10, 100, 1000, 10000)
     in_flight: int = 8
-    requests: int = 10000
-    anew: bool = True
+    requests: int = 600
+    rounds: int = 60
 
     def __post_init__(self):
         self.units = {}
@@ -168,14 +184,27 @@ class Conns(Row):
             self.units[f"{n:,} open"] = self.units[f"{n:,} in turn"] = "µs/request"
         self.units["10,000 in turn ÷ 100"] = "times"
 
-    def measure(self, stage, check):
-        out = {}
-        with stage.load("rush", "kept", path="/bytes/1000", answer=1000, in_flight=self.in_flight) as load:
-            for level in self.levels:
-                load.ask(f"open {min(level, 50) if check else within_limits(level)}")
+    @contextlib.contextmanager
+    def stage(self, contender, programs, folder):
+        """A proxy for each level, so that they can take turns too."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(Stage(contender, programs, f"{folder}-{level}", hosts=("kept", "fresh"))) for level in self.levels]
+
+    @contextlib.contextmanager
+    def begun(self, stages, check):
+        with contextlib.ExitStack() as stack:
+            loads = []
+            for level, stage in zip(self.levels, stages):
+                loads.append(stack.enter_context(stage.load("rush", "kept", path="/bytes/1000", answer=1000, in_flight=self.in_flight)))
+                loads[-1].ask(f"open {min(level, 50) if check else within_limits(level)}")
                 stage.settle()
-                out[f"{level:,} open"] = self.cost(stage, load, "go", check)
-                out[f"{level:,} in turn"] = self.cost(stage, load, "rotate", check)
+            yield list(zip(self.levels, stages, loads))
+
+    def measure(self, begun, check):
+        out = {}
+        for level, stage, load in begun:
+            out[f"{level:,} open"] = self.cost(stage, load, "go", check)
+            out[f"{level:,} in turn"] = self.cost(stage, load, "rotate", check)
         out["10,000 in turn ÷ 100"] = out["10,000 in turn"] / out["100 in turn"]
         return out
 
@@ -321,13 +350,13 @@ ROWS = [
     Exchange("get-kept", "GET 1 kB, connections to the application kept"),
     Exchange("get-fresh", "GET 1 kB, a connection to the application for each request", host="fresh"),
     Exchange("get-browser", "GET 1 kB with a browser's 20 fields, kept", browser=True),
-    Exchange("post-16k", "POST 16 kB", requests=10000, body=16 * KB, answer=100, contenders=UPLOADS, notes=STREAMS),
-    Bulk("post-1m", "POST 1 MB", requests=400, body=1 * MB, answer=100, contenders=LARGE_UPLOADS, notes=STREAMS),
-    Bulk("post-100m", "POST 100 MB", requests=5, connections=1, body=100 * MB, answer=100, contenders=LARGE_UPLOADS,
+    Exchange("post-16k", "POST 16 kB", rounds=9, requests=5000, body=16 * KB, answer=100, contenders=UPLOADS, notes=STREAMS),
+    Bulk("post-1m", "POST 1 MB", requests=60, body=1 * MB, answer=100, contenders=LARGE_UPLOADS, notes=STREAMS),
+    Bulk("post-100m", "POST 100 MB", requests=1, connections=1, body=100 * MB, answer=100, contenders=LARGE_UPLOADS,
          notes=STREAMS),
-    Bulk("resp-100k", "response of 100 kB", requests=5000, answer=100 * KB),
-    Bulk("resp-10m", "response of 10 MB", requests=50, answer=10 * MB),
-    Bulk("resp-1g", "response of 1 GB", requests=1, connections=1, answer=1 * GB),
+    Bulk("resp-100k", "response of 100 kB", rounds=60, requests=400, answer=100 * KB),
+    Bulk("resp-10m", "response of 10 MB", rounds=60, requests=4, answer=10 * MB),
+    Bulk("resp-1g", "response of 1 GB", rounds=9, requests=1, connections=1, answer=1 * GB),
     Idle("idle", "16,000 idle connections"),
     Drip("drip", "2,000 connections with 400 bytes of a head that does not end"),
     Slow("slow", "8 fast clients of a 5 ms application with 8 workers, beside slow ones", {},
@@ -335,10 +364,10 @@ ROWS = [
          notes={"haproxy": "whoever uploads or downloads more than its buffer of 16 kB holds a worker meanwhile"}),
     Conns("conns", "GET 1 kB, kept, with many connections open", {}, chart={"10,000 in turn": "get, 10,000 open"}),
     Handshakes("tls-handshake-p256", "full TLS 1.3 handshakes, ECDSA P-256"),
-    Handshakes("tls-handshake-rsa", "full TLS 1.3 handshakes, RSA 2048", door="rsa", handshakes=1000, speed="rsa2048"),
+    Handshakes("tls-handshake-rsa", "full TLS 1.3 handshakes, RSA 2048", door="rsa", handshakes=125, speed="rsa2048"),
     Handshakes("tls-resume", "TLS 1.3 handshakes resumed by ticket", command="resume", speed=None),
     Exchange("tls-get", "GET 1 kB over TLS, connections to the application kept", door="tls"),
-    Bulk("tls-100m", "response of 100 MB over TLS", requests=5, connections=1, answer=100 * MB, door="tls"),
+    Bulk("tls-100m", "response of 100 MB over TLS", requests=1, connections=1, answer=100 * MB, door="tls"),
     Idle("tls-idle", "5,000 idle TLS connections", connections=5000, door="tls"),
     Streams("h2-get", "GET 1 kB over TLS by HTTP/2, 100 streams of one connection"),
     Calls("syscalls", "system calls, GET 1 kB", chart={"kept": "syscalls, kept", "fresh": "syscalls, fresh"}),

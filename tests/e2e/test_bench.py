@@ -74,8 +74,8 @@ def test_every_row_runs_and_is_written_down(bench, work):
 @pytest.mark.skipif(not shutil.which("gnuplot"), reason="no gnuplot here")
 def test_the_chart_has_a_bar_for_each_comparison(bench, work):
     row = {"title": "", "units": {"CPU": "ms"}, "charted": {"CPU": "one row"},
-           "rounds": {"forebay": [{"CPU": 1.0}, {"CPU": 3.0}, {"CPU": 1.0}], "nginx": [{"CPU": 4.0}],
-                      "haproxy": [{"CPU": None}]}}
+           "rounds": {"forebay": [{"CPU": 1.0}, {"CPU": 3.0}, {"CPU": 0.5}], "nginx": [{"CPU": 4.0}, {"CPU": 6.0}, {"CPU": 2.0}],
+                      "haproxy": [{"CPU": None}] * 3}}
     path = work.write("bench.json", json.dumps({"versions": {"forebay": "1", "nginx": "2"}, "rows": {"one": row}}))
     popen = bench("--json", path, "--chart", work.path("bench.svg"))
     _, err = popen.communicate()
