@@ -35,8 +35,9 @@ def figures(rounds, figure):
 
 
 def ratios(ours, theirs):
-    """What forebay's figure is of another's, round by round: they took turns, so that what made the machine slow made both slow."""
-    return [a / b for a, b in zip(ours, theirs, strict=True) if a is not None and b]
+    """What forebay's figure is of another's, round by round: they took turns, so that what made the machine slow made both slow. Who
+    did not take part has no rounds."""
+    return [a / b for a, b in zip(ours, theirs, strict=bool(ours and theirs)) if a is not None and b]
 
 
 def ratio(ours, theirs):
