@@ -7,9 +7,12 @@
 
 #include "load.h"
 
-/* A client's turn comes every half second; all are dealt out to 50 parts. */
-#define PARTS           50u
-#define PART_NS         10000000u
+/*
+ * A client's turn comes every half second. All are dealt out to so many parts that each is short: many clients who move at once, and in step
+ * with an application that takes 5 ms, would be no crowd of strangers.
+ */
+#define PARTS           500u
+#define PART_NS         1000000u
 #define UPLOAD          (64u << 10)
 #define UPLOAD_STEP     1024u /* bytes a turn: 2 kB/s */
 #define UPLOAD_SNDBUF   (128 << 10)
