@@ -222,7 +222,7 @@ class Slow(Row):
     levels: tuple = (0, 1000, 5000, 10000)
     application_ms: int = 5
     anew: bool = True
-    rounds: int = 3
+    rounds: int = 5
     window_ms: int = 2000
 
     def __post_init__(self):
@@ -357,7 +357,7 @@ ROWS = [
     Bulk("resp-100k", "response of 100 kB", rounds=60, requests=400, answer=100 * KB),
     Bulk("resp-10m", "response of 10 MB", rounds=60, requests=4, answer=10 * MB),
     Bulk("resp-1g", "response of 1 GB", rounds=9, requests=1, connections=1, answer=1 * GB),
-    Idle("idle", "16,000 idle connections"),
+    Idle("idle", "16,000 idle connections", rounds=3),
     Drip("drip", "2,000 connections with 400 bytes of a head that does not end"),
     Slow("slow", "8 fast clients of a 5 ms application with 8 workers, beside slow ones", {},
          chart={"10,000 slow: memory": "slow: memory", "10,000 slow: hold beside the application": "slow: hold"},
@@ -368,7 +368,7 @@ ROWS = [
     Handshakes("tls-resume", "TLS 1.3 handshakes resumed by ticket", command="resume", speed=None),
     Exchange("tls-get", "GET 1 kB over TLS, connections to the application kept", door="tls"),
     Bulk("tls-100m", "response of 100 MB over TLS", requests=1, connections=1, answer=100 * MB, door="tls"),
-    Idle("tls-idle", "5,000 idle TLS connections", connections=5000, door="tls"),
+    Idle("tls-idle", "5,000 idle TLS connections", rounds=3, connections=5000, door="tls"),
     Streams("h2-get", "GET 1 kB over TLS by HTTP/2, 100 streams of one connection"),
     Calls("syscalls", "system calls, GET 1 kB", chart={"kept": "syscalls, kept", "fresh": "syscalls, fresh"}),
     *STACK_ROWS,
