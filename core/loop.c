@@ -6,7 +6,8 @@
 
 #include "core/log.h"
 
-#define STALL_MS 500
+#define STALL_MS    500
+#define WALL_AGE_US 100000u
 /* Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for so long go. */
 #define BLOCKS_KEPT    256u
 #define BLOCKS_SHARE   32u
@@ -35,10 +36,11 @@ int64_t loop_wall_us(struct loop *l)
 {
 	uint64_t now_us = loop_now_us(l);
 
-	if (l->wall_of_us != now_us || !l->runs)
+	if (now_us - l->wall_of_us >= WALL_AGE_US || !l->wall_us || !l->runs) {
 		l->wall_us = clock_wall_us(l->clock);
-	l->wall_of_us = now_us;
-	return l->wall_us;
+		l->wall_of_us = now_us;
+	}
+	return l->wall_us + (int64_t)(now_us - l->wall_of_us);
 }
 
 uint64_t loop_turn(struct loop *l)

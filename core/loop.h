@@ -84,7 +84,8 @@ void loop_stop(struct loop *l);
  * each call.
  */
 uint64_t loop_read_clock(struct loop *l);
-int64_t loop_wall_us(struct loop *l); /* since 1970 */
+/* Since 1970, as the clock said it up to a tenth of a second ago and as time has passed since. */
+int64_t loop_wall_us(struct loop *l);
 
 /* What each callback of a client's, a link's or a listener's event calls first: one that does not sees an older time. */
 static inline void loop_callback(struct loop *l)

@@ -104,7 +104,7 @@ void exchange_let_go(struct exchange *ex)
 
 	ex->settling = false;
 	loop_timer_clear(ex->cx->loop, &ex->queue_timer);
-	if (ex->pool)
+	if (ex->state == EXCHANGE_QUEUED)
 		pool_cancel(ex->pool, &ex->waiter);
 	if (!ex->attempt)
 		return;

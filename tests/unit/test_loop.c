@@ -109,6 +109,45 @@ static void a_look_that_nobody_waits_for_is_none(void **state)
 	loop_free(&loop);
 }
 
+struct wall_look {
+	struct loop_look look;
+	struct clock_test *clock;
+};
+
+/* The wall clock is set to another day: seen when the last look at it is a tenth of a second ago, and until then time has only passed. */
+static void look_at_the_wall(struct loop_look *k)
+{
+	struct clock_test *clock = CONTAINER_OF(k, struct wall_look, look)->clock;
+	int64_t before = loop_wall_us(loop), set = before - 86400000000;
+
+	assert_int_equal(before, clock->wall_us);
+	clock->wall_us = set;
+	clock->mono_us += 99999;
+	loop_callback(loop);
+	assert_int_equal(loop_wall_us(loop), before + 99999);
+	clock->mono_us++;
+	loop_callback(loop);
+	assert_int_equal(loop_wall_us(loop), set);
+	loop_stop(loop);
+}
+
+static void the_wall_clock_is_asked_ten_times_a_second(void **state)
+{
+	static struct clock_test clock;
+	struct wall_look wall = { .look.looked = look_at_the_wall, .clock = &clock };
+	struct budget budget;
+
+	(void)state;
+	clock_test_init(&clock);
+	budget_init(&budget, 1u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	assert_true(loop_look(loop, &wall.look));
+	loop_run(loop);
+	clock.wall_us = 7000000;
+	assert_int_equal(loop_wall_us(loop), 7000000); /* at each call, outside of loop_run */
+	loop_free(&loop);
+}
+
 /* A second later, with a tick. */
 static void second_passes(struct clock_test *clock)
 {
@@ -153,6 +192,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_look_comes_behind_what_the_kernel_tells),
 		cmocka_unit_test(a_look_that_nobody_waits_for_is_none),
+		cmocka_unit_test(the_wall_clock_is_asked_ten_times_a_second),
 		cmocka_unit_test(blocks_that_were_of_no_use_for_a_second_go),
 	};
 
