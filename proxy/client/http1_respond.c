@@ -2,6 +2,7 @@
 
 #define STEPS_AT_ONCE 32 /* sends, before the other connections have their turn */
 #define FEW_EVENTS    16 /* that wait in a turn of the loop */
+#define SMALL_BYTES   (16u << 10)
 
 /* The response is out. False: c was freed. */
 static bool client_turn_over(struct http1_client *c)
@@ -140,6 +141,7 @@ static void client_respond(void *ctx)
 {
 	struct http1_client *c = ctx;
 	struct turn *t = c->turn;
+	const struct body *content = exchange_response_body(t->exchange);
 
 	/* What it still has to send of its request nobody wants (RFC 9112, 9.3). */
 	if (c->reading != READING_HELD && (!exchange_is_stream(t->exchange) || exchange_is_refused(t->exchange))) {
@@ -159,9 +161,10 @@ static void client_respond(void *ctx)
 	/*
 	 * Behind what this turn of the loop has to do already, if that is little, and behind what the kernel has to tell by then if workers are
 	 * at more: they get their next requests before clients their answers, and clients that are woken together cost less than one by one.
-	 * Not what is still coming: it could be cut by then, and the client would not even hear how it began.
+	 * Not what is still coming: it could be cut by then, and the client would not even hear how it began. Nor what is large: of what that
+	 * takes, waking its client is little.
 	 */
-	if (!exchange_is_answered(t->exchange) ||
+	if (!exchange_is_answered(t->exchange) || (content && body_bytes(content) > SMALL_BYTES) ||
 	    event_base_get_num_events(client_loop(c)->base, EVENT_BASE_COUNT_ACTIVE) > FEW_EVENTS) {
 		(void)client_flush(c);
 		return;

@@ -14,13 +14,15 @@ static unsigned hex_digits(uint64_t n)
 
 void request_ids_init(struct request_ids *ids, uint64_t seed, unsigned thread)
 {
-	char *to = put_hex(ids->start, seed, 16);
+	char *to;
+
+	*ids = (struct request_ids){ 0 };
+	to = put_hex(ids->start, seed, 16);
 
 	*to++ = '-';
 	to = put_hex(to, thread, hex_digits(thread));
 	*to++ = '-';
 	ids->start_bytes = (uint8_t)(to - ids->start);
-	ids->count = 0;
 }
 
 void request_id_next(struct request_ids *ids, char ret[static REQUEST_ID_BYTES])

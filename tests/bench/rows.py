@@ -356,7 +356,7 @@ ROWS = [
          notes=STREAMS),
     Bulk("resp-100k", "response of 100 kB", rounds=60, requests=400, answer=100 * KB),
     Bulk("resp-10m", "response of 10 MB", rounds=60, requests=4, answer=10 * MB),
-    Bulk("resp-1g", "response of 1 GB", rounds=9, requests=1, connections=1, answer=1 * GB),
+    Bulk("resp-1g", "response of 1 GB", rounds=21, requests=1, connections=1, answer=1 * GB),
     Idle("idle", "16,000 idle connections", rounds=3),
     Drip("drip", "2,000 connections with 400 bytes of a head that does not end"),
     Slow("slow", "8 fast clients of a 5 ms application with 8 workers, beside slow ones", {},
