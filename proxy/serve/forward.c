@@ -223,6 +223,7 @@ static void add_u64(struct build *b, enum field_id id, struct slice name, uint64
 	struct buf digits;
 
 	if (b->list) {
+		assert(!b->wire);
 		buf_init_in(&digits, b->list->length, sizeof(b->list->length), sizeof(b->list->length));
 		buf_u64(&digits, n);
 		add(b, id, name, buf_slice(&digits));
