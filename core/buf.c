@@ -87,8 +87,10 @@ void buf_u64(struct buf *b, uint64_t n)
 	char digits[20];
 	size_t at = sizeof(digits);
 
-	for (; n >= 10; n /= 100)
-		memcpy(digits + (at -= 2), pairs + n % 100 * 2, 2);
+	for (; n >= 10; n /= 100) {
+		at -= 2;
+		memcpy(digits + at, pairs + n % 100 * 2, 2);
+	}
 	if (n > 0 || at == sizeof(digits))
 		digits[--at] = (char)('0' + n);
 	buf_add(b, (struct slice){ digits + at, sizeof(digits) - at });

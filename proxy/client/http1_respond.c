@@ -1,8 +1,8 @@
 #include "proxy/client/http1_respond.h"
 
-#define STEPS_AT_ONCE 32 /* sends, before the other connections have their turn */
-#define FEW_EVENTS    16 /* that wait in a turn of the loop */
-#define SMALL_BYTES   (16u << 10)
+#define STEPS_AT_ONCE 32          /* sends, before the other connections have their turn */
+#define FEW_EVENTS    16          /* that wait in a turn of the loop */
+#define SMALL_BYTES   (16u << 10) /* of content that may wait for that of others */
 
 /* The response is out. False: c was freed. */
 static bool client_turn_over(struct http1_client *c)

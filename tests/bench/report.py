@@ -50,10 +50,12 @@ def ratio_cell(ours, theirs):
     found = sorted(ratios(ours, theirs))
     if not found:
         return "-"
-    within = f"{short(median(found))}"
+    middle = short(median(found))
     reach = 0.98 * len(found) ** 0.5  # ranks to both sides of the middle
     low, high = math.floor(len(found) / 2 - reach), math.ceil(len(found) / 2 + reach)
-    return f"{within} ({short(found[low])}–{short(found[high - 1])})" if low >= 0 and high <= len(found) else within
+    if low < 0:
+        return middle  # too few to tell
+    return f"{middle} ({short(found[low])}–{short(found[high - 1])})"
 
 
 def aligned(lines):

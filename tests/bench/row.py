@@ -2,7 +2,7 @@
 otherwise; measure(of that, check) is one round with one contender: it returns figures by name, None for what cannot be had here.
 
 A machine that others share runs faster and slower by the second: what is compared must be measured within one. So rounds are short
-and many, and connections stay from one to the next."""
+and many, and connections stay from one to the next where opening them would be most of a round."""
 
 import contextlib
 import resource
