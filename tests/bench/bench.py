@@ -3,7 +3,7 @@
 
     bench.py [--rows NAME,NAME | --rows list] [--rounds N] [--json FILE]
                                             names of rows, or of all of a kind: proxy (which is the default), stack
-    bench.py --check                        each row in small, with forebay alone: does the bench itself work?
+    bench.py --check                        each row in small, with forebay and no other proxy: does the bench itself work?
     bench.py --chart FILE.svg --json FILE   draws what was measured before
     bench.py --table --json FILE            its medians, as the README has them
 
@@ -78,7 +78,7 @@ class Bench:
         print(text, file=self.out, flush=True)
 
     def contenders(self, row):
-        return [c for c in row.contenders if not self.missing[c] and (c.proxy == "forebay" or not self.options.check)]
+        return [c for c in row.contenders if not self.missing[c] and (c.proxy in proxies.BUILT or not self.options.check)]
 
     def stage(self, row, contender):
         self.stages += 1

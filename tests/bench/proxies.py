@@ -33,15 +33,19 @@ class Failed(Exception):
     """Something did not run as it must; no figure of it counts."""
 
 
+BUILT = ("forebay", "floor")  # with the bench
+
+
 @dataclass(frozen=True)
 class Contender:
     name: str  # in tables
-    proxy: str  # "forebay", "nginx", "haproxy"
+    proxy: str  # "forebay", "nginx", "haproxy", "floor"
     variant: bool = False  # nginx with its own buffers, HAProxy that splices: at an address of its own
     ours: str = "forebay"  # the contender that it stands beside
+    serves: tuple = ("kept", "fresh")
 
     def missing(self):
-        return not find(self.proxy)
+        return self.proxy not in BUILT and not find(self.proxy)
 
 
 FOREBAY = Contender("forebay", "forebay")
@@ -49,6 +53,7 @@ NGINX = Contender("nginx", "nginx")
 NGINX_DEFAULT = Contender("nginx default", "nginx", variant=True)
 HAPROXY = Contender("haproxy", "haproxy")
 HAPROXY_SPLICE = Contender("haproxy splice", "haproxy", variant=True)
+FLOOR = Contender("floor", "floor", serves=("kept",))  # no proxy: see floor.c
 TEMPLATES = {"forebay": "forebay.ini.in", "nginx": "nginx.conf.in", "haproxy": "haproxy.cfg.in"}
 
 
@@ -249,15 +254,20 @@ class Stage:
             make_certificate(self.folder, name)
         self.backends = {name: self._add(Backend(self.programs, self.folder, name)) for name in self.hosts}
         self.addresses = {name: free_address() for name in DOORS}
-        self.proxy = self._add(Child(arguments(self.contender.proxy, self._config(), self.folder), PROXY_CORE,
-                                     os.path.join(self.folder, "proxy.err"), end=signal.SIGTERM))
-        for host in ("kept", "fresh"):
+        self.proxy = self._add(Child(self._arguments(), PROXY_CORE, os.path.join(self.folder, "proxy.err"), end=signal.SIGTERM))
+        for host in self.contender.serves:
             wait_for(lambda: self._answers(host), f"{self.contender.name} to answer")
         self.pids = measure.family(self.proxy.pid)
 
     def _add(self, child):
         self.children.append(child)
         return child
+
+    def _arguments(self):
+        if self.contender.proxy == "floor":
+            ip, port = self.address("kept")
+            return [os.path.join(self.programs, "floor"), ip, str(port), self.backends["kept"].socket]
+        return arguments(self.contender.proxy, self._config(), self.folder)
 
     def _config(self):
         values = {"FOLDER": self.folder, "TEMP": self.temp, "AS_ROOT": "" if ROOT else "# "}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import measure
 from procs import wait_for
-from proxies import HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, FOREBAY, Stage, at
+from proxies import FLOOR, HAPROXY, HAPROXY_SPLICE, LOAD_CORE, NGINX, NGINX_DEFAULT, PROXY_CORE, Failed, FOREBAY, Stage, at
 from row import GB, KB, MB, Row, within_limits
 from stack_rows import STACK_ROWS
 
@@ -351,14 +351,17 @@ def per(full, base, count):
 
 
 STREAMS = {"haproxy": "passes bodies through as they come: a slow client's upload holds a worker"}
+KERNEL = {"floor": "no proxy: what the kernel takes to carry the bytes"}
+BESIDE_FLOOR = (FOREBAY, NGINX, HAPROXY, FLOOR)
 UPLOADS = (FOREBAY, NGINX, NGINX_DEFAULT, HAPROXY)
 LARGE_UPLOADS = UPLOADS + (HAPROXY_SPLICE,)
 
 ROWS = [
-    Exchange("get-kept", "GET 1 kB, connections to the application kept"),
+    Exchange("get-kept", "GET 1 kB, connections to the application kept", contenders=BESIDE_FLOOR, notes=KERNEL),
     Exchange("get-fresh", "GET 1 kB, a connection to the application for each request", host="fresh"),
-    Exchange("get-browser", "GET 1 kB with a browser's 20 fields, kept", browser=True),
-    Exchange("post-16k", "POST 16 kB", rounds=9, requests=5000, body=16 * KB, answer=100, contenders=UPLOADS, notes=STREAMS),
+    Exchange("get-browser", "GET 1 kB with a browser's 20 fields, kept", browser=True, contenders=BESIDE_FLOOR, notes=KERNEL),
+    Exchange("post-16k", "POST 16 kB", rounds=9, requests=5000, body=16 * KB, answer=100, contenders=UPLOADS + (FLOOR,),
+             notes=STREAMS | KERNEL),
     Bulk("post-1m", "POST 1 MB", requests=60, body=1 * MB, answer=100, contenders=LARGE_UPLOADS, notes=STREAMS),
     Bulk("post-100m", "POST 100 MB", rounds=15, requests=1, connections=1, body=100 * MB, answer=100, contenders=LARGE_UPLOADS,
          notes=STREAMS),
