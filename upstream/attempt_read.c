@@ -160,7 +160,10 @@ static void attempt_take(struct attempt *a, struct slice bytes, int fd)
 	}
 }
 
-/* An answer that was read in place stays there if it was all of it and the link is for another. Large ones are not read twice. */
+/*
+ * An answer that was read in place stays there if it was all of it and the link is for another: taking it out would wake the worker, which
+ * sleeps in recv(), for nothing. Large ones are not read twice.
+ */
 static void answer_in_place(struct attempt *a)
 {
 	bool whole = a->ended && a->how == ATTEMPT_WHOLE && a->reusable;
@@ -172,7 +175,8 @@ static void answer_in_place(struct attempt *a)
 
 static void read_framed(struct attempt *a)
 {
-	bool first = !a->got_byte, in_place = first && a->link->peeks && a->sent_all;
+	/* A worker that gets its next request at once may as well wake as its answer is taken out. */
+	bool first = !a->got_byte, in_place = first && a->link->peeks && a->sent_all && !pool_is_waited_for(a->slot->pool);
 	size_t asked = a->got_final && a->in.len == 0 ? READ_BYTES : HEAD_READ_BYTES;
 	struct iovec iov = { a->loop->scratch, asked };
 	struct iovec probe;

@@ -253,6 +253,11 @@ const struct conf_pool *pool_conf(const struct pool *p)
 	return p->conf;
 }
 
+bool pool_is_waited_for(const struct pool *p)
+{
+	return atomic_load_explicit(&p->queue.count, memory_order_relaxed) > 0;
+}
+
 void pool_figures(struct pool *p, struct pool_figures *ret)
 {
 	uint64_t now_us = clock_mono_us(p->clock);

@@ -11,7 +11,8 @@
 /* All zero to begin. */
 struct queue {
 	struct waiter *head, *tail;
-	unsigned count, peak;
+	_Atomic unsigned count; /* to be read without the pool's mutex, too */
+	unsigned peak;
 };
 
 /* w is WAITER_QUEUED after these, */
