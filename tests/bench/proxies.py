@@ -227,11 +227,11 @@ def make_certificate(folder, name):
                 both.write(f.read())
 
 
-class Stage:
-    """One contender with its application servers, as a context."""
+class Ensemble:
+    """Processes that work together in a folder of their own, as a context: begun by _start(), the last one is the first to end."""
 
-    def __init__(self, contender, programs, folder, hosts=tuple(PROCESSES)):
-        self.contender, self.programs, self.folder, self.hosts = contender, programs, folder, hosts
+    def __init__(self, contender, programs, folder):
+        self.contender, self.programs, self.folder = contender, programs, folder
         self.temp = os.path.join(folder, "temp")
         self.children = []
 
@@ -239,12 +239,29 @@ class Stage:
         try:
             self._start()
         except BaseException:
-            self._close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_):
-        self._close()
+        for child in reversed(self.children):
+            child.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add(self, child):
+        self.children.append(child)
+        return child
+
+    def settle(self):
+        measure.settle(self.cpu_ns)
+
+
+class Stage(Ensemble):
+    """One contender with its application servers."""
+
+    def __init__(self, contender, programs, folder, hosts=tuple(PROCESSES)):
+        super().__init__(contender, programs, folder)
+        self.hosts = hosts
 
     def _start(self):
         os.mkdir(self.folder, 0o755)
@@ -258,10 +275,6 @@ class Stage:
         for host in self.contender.serves:
             wait_for(lambda: self._answers(host), f"{self.contender.name} to answer")
         self.pids = measure.family(self.proxy.pid)
-
-    def _add(self, child):
-        self.children.append(child)
-        return child
 
     def _arguments(self):
         if self.contender.proxy == "floor":
@@ -309,11 +322,3 @@ class Stage:
 
     def file_bytes(self):
         return measure.file_bytes(self.pids, self.temp)
-
-    def settle(self):
-        measure.settle(self.cpu_ns)
-
-    def _close(self):
-        for child in reversed(self.children):
-            child.close()
-        shutil.rmtree(self.folder, ignore_errors=True)

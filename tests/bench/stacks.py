@@ -15,7 +15,7 @@ import measure
 import proxies
 from daemon import free_address
 from procs import wait_for
-from proxies import PROXY_CORE, ROOT, Child, Failed, Load
+from proxies import PROXY_CORE, ROOT, Child, Ensemble, Failed, Load
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stack")
 APPLICATION = ("bench_site.py", "bench_django.py", "page.html")
@@ -88,25 +88,13 @@ def versions():
     return found
 
 
-class Stage:
-    """One stack with its application, as a context."""
+class Stage(Ensemble):
+    """One stack with its application."""
 
     def __init__(self, contender, programs, folder, module, page):
-        self.contender, self.programs, self.folder = contender, programs, folder
+        super().__init__(contender, programs, folder)
         self.module, self.page = module, page  # the application's, and what it is asked for to see that it runs
-        self.temp, self.application = os.path.join(folder, "temp"), os.path.join(folder, "application")
-        self.children = []
-
-    def __enter__(self):
-        try:
-            self._start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self._close()
+        self.application = os.path.join(folder, "application")
 
     def _start(self):
         self._lay_out()
@@ -153,7 +141,7 @@ class Stage:
 
     def _child(self, argv, cwd=None):
         name = os.path.basename(argv[0])
-        self.children.append(Child(argv, PROXY_CORE, os.path.join(self.folder, name + ".err"), end=SIGTERM, cwd=cwd))
+        self._add(Child(argv, PROXY_CORE, os.path.join(self.folder, name + ".err"), end=SIGTERM, cwd=cwd))
 
     def _start_forebay(self):
         self._child([proxies.find("forebay"), "-c", self._config("forebay.ini")])
@@ -237,11 +225,3 @@ class Stage:
         while True:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one ended between the two looks
                 return measure.pss_bytes(self.pids())
-
-    def settle(self):
-        measure.settle(self.cpu_ns)
-
-    def _close(self):
-        for child in reversed(self.children):
-            child.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
