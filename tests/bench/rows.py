@@ -237,8 +237,8 @@ class Slow(Row):
         self.units = {}
         for n in self.levels:
             here = f"{n:,} slow"
-            self.units.update({f"{here}: fast rate": "requests/s", f"{here}: p50": "ms", f"{here}: p99": "ms",
-                               f"{here}: hold p50": "ms", f"{here}: hold p99": "ms"})
+            self.units.update({f"{here}: fast rate": "requests/s", f"{here}: CPU": "% of a core", f"{here}: p50": "ms",
+                               f"{here}: p99": "ms", f"{here}: hold p50": "ms", f"{here}: hold p99": "ms"})
             if n:
                 self.units.update({f"{here}: hold beside the application": "ms, mean", f"{here}: memory": "kB/client",
                                    f"{here}: files": "kB/client", f"{here}: lost": "clients"})
@@ -260,13 +260,14 @@ class Slow(Row):
         if clients:
             slow.ask(f"open {clients}")
             fast.ask(f"for {window_ms}")  # until all is as it will stay
-        before = stamps.count()
+        before, cpu_ns = stamps.count(), stage.cpu_ns()
         result = fast.ask(f"for {window_ms}")
+        cpu_ns = stage.cpu_ns() - cpu_ns
         held = stamps.since(before)
         own = [ns / 1e6 for ns, ms in held if ms == self.application_ms]
-        out = {f"{here}: fast rate": result["requests"] / result["seconds"], f"{here}: p50": result.get("p50_us", 0) / 1e3,
-               f"{here}: p99": result.get("p99_us", 0) / 1e3, f"{here}: hold p50": measure.percentile(own, 0.5),
-               f"{here}: hold p99": measure.percentile(own, 0.99)}
+        out = {f"{here}: fast rate": result["requests"] / result["seconds"], f"{here}: CPU": cpu_ns / 1e7 / result["seconds"],
+               f"{here}: p50": result.get("p50_us", 0) / 1e3, f"{here}: p99": result.get("p99_us", 0) / 1e3,
+               f"{here}: hold p50": measure.percentile(own, 0.5), f"{here}: hold p99": measure.percentile(own, 0.99)}
         if clients:
             state = slow.ask("status")
             beside = [ns / 1e6 - ms for ns, ms in held]
