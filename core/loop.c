@@ -17,6 +17,8 @@
 #define PIECES_SHARE 64u
 /* Callbacks before the kernel is asked again: those that activate themselves must not keep others out. */
 #define DISPATCH_MAX 64
+/* The same of timers: of 10,000 slow clients one in ten has its own due at each tick, milliseconds' worth of them. */
+#define TIMERS_AT_ONCE 64
 
 /* Something on this thread took its time, or the machine did: every client of the thread has waited for it. */
 static void stalled(struct loop *l, uint64_t late_ms)
@@ -129,6 +131,22 @@ static void blocks_trim(struct loop *l, uint64_t now_ms)
 	l->blocks_ms = now_ms;
 }
 
+static void fire_timers(struct loop *l)
+{
+	bool more = true;
+
+	while (more) {
+		more = wheel_advance(&l->wheel, loop_now_ms(l), TIMERS_AT_ONCE);
+		if (more && loop_look(l, &l->more_timers))
+			return; /* else, without memory for that, they come now */
+	}
+}
+
+static void on_more_timers(struct loop_look *k)
+{
+	fire_timers(CONTAINER_OF(k, struct loop, more_timers));
+}
+
 static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 {
 	struct loop *l = ctx;
@@ -145,7 +163,7 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *ctx)
 		blocks_trim(l, now_ms);
 		pieces_trim(&l->pieces);
 	}
-	wheel_advance(&l->wheel, now_ms);
+	fire_timers(l);
 }
 
 static struct event_base *base_new(void)
@@ -193,6 +211,7 @@ int loop_new(unsigned index, const struct clock *clock, struct budget *budget, s
 	pieces_init(&l->pieces, MIN(budget->limit / PIECES_SHARE, (size_t)PIECES_KEPT));
 	l->spool = spool;
 	l->looks.next = l->looks.prev = &l->looks;
+	l->more_timers.looked = on_more_timers;
 	l->mailbox.fd = -1;
 	lease_init(&l->lease, budget);
 	wheel_init(&l->wheel, loop_now_ms(l));

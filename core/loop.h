@@ -28,11 +28,12 @@ struct loop {
 	struct event_base *base;
 	const struct clock *clock;
 	struct wheel wheel;
-	struct event tick;     /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
-	uint64_t tick_ms;      /* the last one came */
-	struct event turn_end; /* active behind all others, once somebody has asked for `turn` */
-	uint64_t turn;         /* see loop_has_asked */
-	uint64_t callbacks;    /* since the last step of `turn` */
+	struct loop_look more_timers; /* are due */
+	struct event tick;            /* every WHEEL_TICK_MS, always: the watchdog looks at `ticks` */
+	uint64_t tick_ms;             /* the last one came */
+	struct event turn_end;        /* active behind all others, once somebody has asked for `turn` */
+	uint64_t turn;                /* see loop_has_asked */
+	uint64_t callbacks;           /* since the last step of `turn` */
 	bool in_turn;
 	struct event look;      /* at once, behind what the kernel has to tell by then */
 	struct loop_look looks; /* a ring of those that wait for it */
@@ -123,7 +124,10 @@ MUST_USE bool loop_look(struct loop *l, struct loop_look *k);
 /* In any state. */
 void loop_look_cancel(struct loop_look *k);
 
-/* Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. */
+/*
+ * Sets `t` to fire after_ms from now (loop_now_us), at the next tick, never before. Of many that are due at once some fire, then what the
+ * kernel has to tell has its callbacks, then some more.
+ */
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
 void loop_timer_clear(struct loop *l, struct timer *t);
 

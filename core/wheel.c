@@ -63,22 +63,27 @@ static void collect(struct timer **slot, uint64_t tick, struct timer **due)
 	}
 }
 
-void wheel_advance(struct wheel *w, uint64_t now_ms)
+static void collect_all(struct wheel *w, uint64_t tick)
 {
-	uint64_t tick = now_ms / WHEEL_TICK_MS, turns;
-	struct timer *due = NULL;
+	uint64_t turns = MIN(tick - w->tick, (uint64_t)WHEEL_SLOTS);
 
-	if (tick <= w->tick)
-		return;
-	turns = MIN(tick - w->tick, (uint64_t)WHEEL_SLOTS);
 	for (uint64_t i = 1; i <= turns; i++)
-		collect(&w->slots[(w->tick + i) % WHEEL_SLOTS], tick, &due);
+		collect(&w->slots[(w->tick + i) % WHEEL_SLOTS], tick, &w->due);
 	w->tick = tick;
-	/* Those on `due` are still set, so that one's fire can clear another and free its struct. */
-	while (due) {
-		struct timer *t = due;
+}
+
+bool wheel_advance(struct wheel *w, uint64_t now_ms, unsigned at_most)
+{
+	uint64_t tick = now_ms / WHEEL_TICK_MS;
+
+	if (!w->due && tick > w->tick)
+		collect_all(w, tick);
+	/* Those that are due are still set, so that one's fire can clear another and free its struct. */
+	for (; w->due && at_most > 0; at_most--) {
+		struct timer *t = w->due;
 
 		wheel_clear(w, t);
 		t->fire(t);
 	}
+	return w->due || tick > w->tick;
 }

@@ -19,8 +19,9 @@ struct timer {
 
 struct wheel {
 	struct timer *slots[WHEEL_SLOTS];
-	uint64_t tick; /* the last one handled */
-	size_t count;  /* timers set */
+	struct timer *due; /* by `tick`, and not fired yet */
+	uint64_t tick;     /* the last one handled */
+	size_t count;      /* timers set */
 };
 
 void wheel_init(struct wheel *w, uint64_t now_ms);
@@ -37,10 +38,10 @@ static inline bool timer_is_set(const struct timer *t)
 }
 
 /*
- * Fires, in any order, what is due. A timer is clear when its `fire` is called, which may set it again, set and clear
- * others, and free its own and any other timer's struct (after clearing that). However far now_ms has jumped, the cost is at
- * most one turn of the wheel.
+ * Fires what is due, in any order within a tick, but no more timers than that. True: there is more; call again. A timer is clear when its
+ * `fire` is called, which may set it again, set and clear others, and free its own and any other timer's struct (after clearing that).
+ * However far now_ms has jumped, it is at most one turn of the wheel that is looked at.
  */
-void wheel_advance(struct wheel *w, uint64_t now_ms);
+bool wheel_advance(struct wheel *w, uint64_t now_ms, unsigned at_most);
 
 #endif

@@ -95,7 +95,7 @@ static inline void rig_turn(const struct rig *r)
 static inline void rig_pass_time(struct rig *r, uint64_t us)
 {
 	clock_test_advance(&r->clock, us);
-	wheel_advance(&r->loop->wheel, loop_now_ms(r->loop));
+	wheel_advance(&r->loop->wheel, loop_now_ms(r->loop), UINT_MAX);
 }
 
 /* A Unix socket with a name of the kernel's. */

@@ -346,7 +346,7 @@ static void a_head_that_nobody_reads_is_counted_as_an_overstated_slot(void **sta
 	fx.worker = accept(fx.listener, NULL, NULL);
 	turn();
 	clock_test_advance(&fx.clock, 100 * 1000 + 100 * 1000);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop), UINT_MAX);
 	pool_figures(fx.pool, &figures);
 	assert_int_equal(figures.slots_overstated, 1);
 	worker_reads(seen, sizeof(seen));
@@ -386,14 +386,14 @@ static void at_its_time_limit_the_owner_hears_and_the_slot_stays_taken_until_rel
 	fx.worker = accept(fx.listener, NULL, NULL);
 	worker_reads(seen, sizeof(seen));
 	clock_test_advance(&fx.clock, 1200 * 1000);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop), UINT_MAX);
 	assert_int_equal(fx.ends, 1);
 	assert_int_equal(fx.how, ATTEMPT_TIMEOUT);
 	turn();
 	pool_figures(fx.pool, &figures);
 	assert_int_equal(figures.busy, 1);
 	clock_test_advance(&fx.clock, 2200 * 1000);
-	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+	wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop), UINT_MAX);
 	turn();
 	pool_figures(fx.pool, &figures);
 	assert_int_equal(figures.busy, 0);

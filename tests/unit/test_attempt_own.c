@@ -392,7 +392,7 @@ static void a_worker_out_of_time_is_given_up_whether_it_began_or_not(void **stat
 		if (called)
 			atomic_store(&fx.started, fx.serial);
 		clock_test_advance(&fx.clock, 1200 * 1000);
-		wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop));
+		wheel_advance(&fx.loop->wheel, loop_now_ms(fx.loop), UINT_MAX);
 		turn();
 		assert_int_equal(fx.ends, 1);
 		assert_int_equal(fx.how, ATTEMPT_TIMEOUT);

@@ -109,6 +109,66 @@ static void a_look_that_nobody_waits_for_is_none(void **state)
 	loop_free(&loop);
 }
 
+#define TIMERS 10000
+
+struct due_timer {
+	struct timer timer;
+	unsigned *left;
+};
+
+static unsigned left_at_read;
+
+static void on_pipe_among_timers(evutil_socket_t fd, short what, void *ctx)
+{
+	char byte;
+
+	(void)what;
+	assert_int_equal(read(fd, &byte, 1), 1);
+	left_at_read = *(unsigned *)ctx;
+}
+
+/* The first to fire writes into the pipe. */
+static void due(struct timer *t)
+{
+	struct due_timer *d = CONTAINER_OF(t, struct due_timer, timer);
+
+	if (*d->left == TIMERS)
+		assert_int_equal(write(ends[1], "x", 1), 1);
+	if (--*d->left == 0)
+		loop_stop(loop);
+}
+
+/* Ten thousand slow clients' timers are due at once: what the kernel tells meanwhile does not wait for all of them. */
+static void many_timers_let_others_in_between(void **state)
+{
+	static struct clock_test clock;
+	static struct due_timer timers[TIMERS];
+	unsigned left = TIMERS;
+	struct budget budget;
+	struct event ev;
+
+	(void)state;
+	clock_test_init(&clock);
+	budget_init(&budget, 1u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(event_assign(&ev, loop->base, ends[0], EV_READ | EV_PERSIST, on_pipe_among_timers, &left), 0);
+	assert_int_equal(event_add(&ev, NULL), 0);
+	for (size_t i = 0; i < TIMERS; i++) {
+		timers[i] = (struct due_timer){ .timer.fire = due, .left = &left };
+		loop_timer_set(loop, &timers[i].timer, 500);
+	}
+	clock_test_advance(&clock, 1000000);
+	event_active(&loop->tick, EV_TIMEOUT, 0);
+	loop_run(loop);
+	assert_int_equal(left, 0);
+	assert_in_range(left_at_read, TIMERS - 100, TIMERS - 1);
+	event_del(&ev);
+	close(ends[0]);
+	close(ends[1]);
+	loop_free(&loop);
+}
+
 struct wall_look {
 	struct loop_look look;
 	struct clock_test *clock;
@@ -192,6 +252,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_look_comes_behind_what_the_kernel_tells),
 		cmocka_unit_test(a_look_that_nobody_waits_for_is_none),
+		cmocka_unit_test(many_timers_let_others_in_between),
 		cmocka_unit_test(the_wall_clock_is_asked_ten_times_a_second),
 		cmocka_unit_test(blocks_that_were_of_no_use_for_a_second_go),
 	};

@@ -112,7 +112,7 @@ static void pass_ms(uint64_t ms)
 {
 	clock_test_advance(&clk, ms * 1000);
 	for (unsigned i = 0; i < LOOPS; i++)
-		wheel_advance(&loops[i]->wheel, loop_now_ms(loops[i]));
+		wheel_advance(&loops[i]->wheel, loop_now_ms(loops[i]), UINT_MAX);
 }
 
 static struct pool_figures figures(void)

@@ -4,6 +4,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "core/clock.h"
@@ -67,13 +68,13 @@ static void a_timer_fires_at_the_first_tick_after_it_is_due(void **state UNUSED)
 		wheel_init(&w, start_ms);
 		probe_init(&p, &w);
 		wheel_set(&w, &p.timer, cases[i].due_ms);
-		wheel_advance(&w, cases[i].not_yet_ms);
+		wheel_advance(&w, cases[i].not_yet_ms, UINT_MAX);
 		if (p.fired || !timer_is_set(&p.timer) || w.count != 1)
 			fail_msg("row %zu: fired early", i);
-		wheel_advance(&w, cases[i].fires_ms);
+		wheel_advance(&w, cases[i].fires_ms, UINT_MAX);
 		if (p.fired != 1 || timer_is_set(&p.timer) || w.count != 0)
 			fail_msg("row %zu: not fired", i);
-		wheel_advance(&w, cases[i].fires_ms + 200000);
+		wheel_advance(&w, cases[i].fires_ms + 200000, UINT_MAX);
 		if (p.fired != 1)
 			fail_msg("row %zu: fired twice", i);
 	}
@@ -92,9 +93,9 @@ static void a_moved_or_cleared_timer_does_not_fire(void **state UNUSED)
 	wheel_set(&w, &moved.timer, 100400);
 	wheel_clear(&w, &cleared.timer);
 	wheel_clear(&w, &cleared.timer);
-	wheel_advance(&w, 100399);
+	wheel_advance(&w, 100399, UINT_MAX);
 	assert_int_equal(moved.fired, 0);
-	wheel_advance(&w, 100400);
+	wheel_advance(&w, 100400, UINT_MAX);
 	assert_int_equal(moved.fired, 1);
 	assert_int_equal(cleared.fired, 0);
 	assert_int_equal(w.count, 0);
@@ -117,7 +118,7 @@ static void firing_may_clear_and_free_others_and_set_itself(void **state UNUSED)
 		p[i].again_ms = 1; /* long over: the next tick, not an endless turn */
 	}
 	for (uint64_t now_ms = 100200; now_ms <= 160000; now_ms += 51200)
-		wheel_advance(&w, now_ms);
+		wheel_advance(&w, now_ms, UINT_MAX);
 	for (size_t i = 0; i < ARRAY_LEN(p); i++) {
 		assert_true(p[i].fired >= 1);
 		assert_null(p[i].victim);
@@ -136,13 +137,57 @@ static void a_jump_of_the_clock_fires_all_that_is_due_and_nothing_else(void **st
 		probe_init(&p[i], &w);
 		wheel_set(&w, &p[i].timer, START_MS + i * 100);
 	}
-	wheel_advance(&w, START_MS + 1500 * 100);
+	wheel_advance(&w, START_MS + 1500 * 100, UINT_MAX);
 	for (size_t i = 0; i < ARRAY_LEN(p); i++)
 		if (p[i].fired != (i < 1500))
 			fail_msg("row %zu: fired %u times", i, p[i].fired);
-	wheel_advance(&w, START_MS); /* backwards: nothing */
-	wheel_advance(&w, UINT64_MAX);
+	wheel_advance(&w, START_MS, UINT_MAX); /* backwards: nothing */
+	wheel_advance(&w, UINT64_MAX, UINT_MAX);
 	assert_int_equal(w.count, 0);
+}
+
+static unsigned fired(const struct probe *p, size_t n)
+{
+	unsigned sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += p[i].fired;
+	return sum;
+}
+
+/* Those of a later tick come behind all that were due before, however few are fired at once. */
+static void no_more_are_fired_at_once_than_wanted(void **state UNUSED)
+{
+	struct wheel w;
+	struct probe early[7], late[3];
+
+	wheel_init(&w, START_MS);
+	for (size_t i = 0; i < ARRAY_LEN(early); i++) {
+		probe_init(&early[i], &w);
+		wheel_set(&w, &early[i].timer, 100200);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(late); i++) {
+		probe_init(&late[i], &w);
+		wheel_set(&w, &late[i].timer, 100300);
+	}
+	assert_true(wheel_advance(&w, 100200, 3));
+	assert_int_equal(fired(early, ARRAY_LEN(early)), 3);
+	for (size_t i = 0; i < ARRAY_LEN(early); i++) {
+		if (early[i].fired)
+			continue;
+		wheel_clear(&w, &early[i].timer); /* of those that wait to be fired, one goes and one moves */
+		wheel_set(&w, &early[(i + 1) % ARRAY_LEN(early)].timer, 100400);
+		break;
+	}
+	assert_true(wheel_advance(&w, 100300, 1));
+	assert_int_equal(fired(late, ARRAY_LEN(late)), 0);
+	while (wheel_advance(&w, 100300, 1))
+		assert_true(w.count > 0);
+	assert_int_equal(fired(late, ARRAY_LEN(late)), 3);
+	assert_int_equal(w.count, 1);
+	assert_false(wheel_advance(&w, 100400, 1));
+	assert_int_equal(w.count, 0);
+	assert_false(wheel_advance(&w, 100400, 0));
 }
 
 static void random_timers_agree_with_a_plain_list(void **state UNUSED)
@@ -167,7 +212,7 @@ static void random_timers_agree_with_a_plain_list(void **state UNUSED)
 			wheel_set(&w, &p[i].timer, due[i]);
 		}
 		now_ms += (uint64_t)(rand_r(&seed) % 300);
-		wheel_advance(&w, now_ms);
+		wheel_advance(&w, now_ms, UINT_MAX);
 		for (i = 0; i < TIMERS; i++) {
 			if (p[i].fired && (due[i] == 0 || due[i] > now_ms))
 				fail_msg("step %zu: timer %zu fired early", step, i);
@@ -194,12 +239,12 @@ static void a_loop_rounds_up_and_ends_clean(void **state UNUSED)
 	probe_init(&p, &l->wheel);
 	loop_timer_set(l, &p.timer, 100);
 	clock_test_advance(&clock, 100000 - 2);
-	wheel_advance(&l->wheel, loop_now_ms(l));
+	wheel_advance(&l->wheel, loop_now_ms(l), UINT_MAX);
 	clock_test_advance(&clock, 1); /* 1000.1 s: the tick, but 99.999 ms only */
-	wheel_advance(&l->wheel, loop_now_ms(l));
+	wheel_advance(&l->wheel, loop_now_ms(l), UINT_MAX);
 	assert_int_equal(p.fired, 0);
 	clock_test_advance(&clock, 100000);
-	wheel_advance(&l->wheel, loop_now_ms(l));
+	wheel_advance(&l->wheel, loop_now_ms(l), UINT_MAX);
 	assert_int_equal(p.fired, 1);
 	assert_true(lease_take(&l->lease, 1000));
 	lease_give(&l->lease, 1000);
@@ -290,6 +335,7 @@ int main(void)
 		cmocka_unit_test(a_moved_or_cleared_timer_does_not_fire),
 		cmocka_unit_test(firing_may_clear_and_free_others_and_set_itself),
 		cmocka_unit_test(a_jump_of_the_clock_fires_all_that_is_due_and_nothing_else),
+		cmocka_unit_test(no_more_are_fired_at_once_than_wanted),
 		cmocka_unit_test(random_timers_agree_with_a_plain_list),
 		cmocka_unit_test(a_loop_rounds_up_and_ends_clean),
 		cmocka_unit_test(a_running_loop_ticks_counts_stalls_and_says_so),
