@@ -156,7 +156,8 @@ static inline void http1_write_field(struct buf *out, struct slice name, struct 
 	to += name.len;
 	*to++ = ':';
 	*to++ = ' ';
-	memcpy(to, value.ptr, value.len);
+	if (value.len > 0) /* else it may be NULL */
+		memcpy(to, value.ptr, value.len);
 	to += value.len;
 	*to++ = '\r';
 	*to = '\n';

@@ -28,11 +28,13 @@ static inline struct slice slice_of(const char *ptr, size_t len)
 	return (struct slice){ ptr, len };
 }
 
-/* As a string of `size` bytes with its NUL; what does not fit is cut off. */
+/* As a string of `size` bytes, 1 at least, with its NUL; what does not fit is cut off. */
 static inline void slice_to_str(struct slice s, char *ret, size_t size)
 {
-	size_t len = s.len < size ? s.len : size - 1;
+	size_t len;
 
+	assert(size > 0);
+	len = MIN(s.len, size - 1);
 	if (len)
 		memcpy(ret, s.ptr, len);
 	ret[len] = '\0';

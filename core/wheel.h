@@ -6,6 +6,8 @@
 #ifndef FOREBAY_CORE_WHEEL_H
 #define FOREBAY_CORE_WHEEL_H
 
+#include <limits.h>
+
 #include "core/base.h"
 
 #define WHEEL_TICK_MS 100
@@ -38,9 +40,9 @@ static inline bool timer_is_set(const struct timer *t)
 }
 
 /*
- * Fires what is due, in any order within a tick, but no more timers than that. True: there is more; call again. A timer is clear when its
- * `fire` is called, which may set it again, set and clear others, and free its own and any other timer's struct (after clearing that).
- * However far now_ms has jumped, it is at most one turn of the wheel that is looked at.
+ * Fires what is due, in any order within a tick, but no more timers than that (UINT_MAX: all). True: there is more; call again. A timer is
+ * clear when its `fire` is called, which may set it again, set and clear others, and free its own and any other timer's struct (after
+ * clearing that). However far now_ms has jumped, it is at most one turn of the wheel that is looked at.
  */
 bool wheel_advance(struct wheel *w, uint64_t now_ms, unsigned at_most);
 

@@ -4,7 +4,6 @@
 #include <cmocka.h>
 
 #include <stdio.h>
-#include <limits.h>
 #include <stdlib.h>
 
 #include "core/clock.h"
