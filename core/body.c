@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define BLOCK_MIN 4096u /* of memory; the last of a known length may be smaller */
+
 /* Memory above memory_max that may wait for the disk. An own file is written in larger pieces: who fills it meanwhile does not stop. */
 #define SLACK_BYTES          (64u << 10)
 #define SLACK_OWN_BYTES      (256u << 10)
@@ -326,7 +328,7 @@ static size_t room_block_bytes(const struct body *b, size_t need, size_t more)
 {
 	uint64_t known = still_expected(b, more), have = b->appended + more;
 
-	return power_of_two((size_t)MIN((uint64_t)need, known ? known : MAX(have, (uint64_t)4096)));
+	return power_of_two((size_t)MIN((uint64_t)need, known ? known : MAX(have, (uint64_t)BLOCK_MIN)));
 }
 
 static size_t append_block_bytes(const struct body *b, size_t need, size_t more)
@@ -335,6 +337,18 @@ static size_t append_block_bytes(const struct body *b, size_t need, size_t more)
 	uint64_t grow = known ? MIN(known, have) : have;
 
 	return power_of_two((size_t)MIN(MAX((uint64_t)need, grow), (uint64_t)BODY_BLOCK_MAX));
+}
+
+/* Where there is no memory for so large a block, a smaller one: whoever waited for all of it could wait for ever. */
+static struct segment *block_that_fits(struct body *b, size_t size)
+{
+	struct segment *seg = body_block_new(b, size);
+
+	while (!seg && size > BLOCK_MIN) {
+		size /= 2;
+		seg = body_block_new(b, size);
+	}
+	return seg;
 }
 
 /* A piece of room, from the tail or a block of the reserve. */
@@ -359,7 +373,7 @@ int body_room(struct body *b, size_t want, struct iovec *iov, int iov_max)
 	if (tail)
 		have = room_piece(tail, want, &iov[count++]);
 	while (have < want && count < iov_max) {
-		struct segment *seg = body_block_new(b, room_block_bytes(b, want - have, have));
+		struct segment *seg = block_that_fits(b, room_block_bytes(b, want - have, have));
 
 		if (!seg)
 			break;
@@ -428,7 +442,7 @@ static int reserve(struct body *b, size_t n)
 
 	give_up_room(b);
 	while (have < n) {
-		struct segment *seg = body_block_new(b, append_block_bytes(b, n - have, have));
+		struct segment *seg = block_that_fits(b, append_block_bytes(b, n - have, have));
 
 		if (!seg) {
 			give_up_room(b);

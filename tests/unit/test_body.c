@@ -519,6 +519,35 @@ static void at_the_memory_ceiling_appending_is_all_or_nothing(void **state)
 	assert_int_equal(append(f, 10 * K), 0);
 }
 
+/* Else two uploads that had half of the memory each would wait for the other for ever. */
+static void where_a_large_block_finds_no_memory_smaller_ones_do(void **state)
+{
+	struct fixture *f = *state;
+	struct iovec iov[IO];
+	size_t held = 0, room = 0;
+	int n;
+
+	make_with(f, 300 * K, 0, 0);
+	new_body(f, (struct body_options){ .memory_max = 16 << 20, .expected = 192 * K });
+	assert_int_equal(append(f, 64 * K), 0); /* a full block */
+	while (lease_take(&f->loop->lease, K))
+		held += K;
+	lease_give(&f->loop->lease, 40 * K);
+	held -= 40 * K;
+	n = body_room(f->body, 64 * K, iov, IO);
+	assert_true(n > 0);
+	for (int i = 0; i < n; i++)
+		room += iov[i].iov_len;
+	assert_in_range(room, 32 * K, 40 * K);
+	body_commit(f->body, 0);
+	assert_int_equal(append(f, 10 * K), 0);
+	assert_int_equal(append(f, 40 * K), -ENOMEM);
+	assert_int_equal(body_bytes(f->body), 74 * K);
+	lease_give(&f->loop->lease, held);
+	assert_int_equal(append(f, 40 * K), 0);
+	check_content(f);
+}
+
 static void at_the_spool_limit_the_body_fails_and_no_other(void **state)
 {
 	static const struct {
@@ -1212,6 +1241,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(room_used_up_again_is_not_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(room_is_given_up_but_for_what_is_committed, setup, teardown),
 		cmocka_unit_test_setup_teardown(at_the_memory_ceiling_appending_is_all_or_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(where_a_large_block_finds_no_memory_smaller_ones_do, setup, teardown),
 		cmocka_unit_test_setup_teardown(at_the_spool_limit_the_body_fails_and_no_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(without_a_spool_all_stays_in_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many_own_files_go_to_extents, setup, teardown),
