@@ -40,8 +40,8 @@ static inline bool timer_is_set(const struct timer *t)
 }
 
 /*
- * Fires what is due, in any order within a tick, but no more timers than that (UINT_MAX: all). True: there is more; call again. A timer is
- * clear when its `fire` is called, which may set it again, set and clear others, and free its own and any other timer's struct (after
+ * Fires what is due, but no more timers than that (UINT_MAX: all), in any order; what an earlier call has left comes first. True: there is
+ * more; call again. A timer is clear when its `fire` is called, which may set it again, set and clear others, and free its own and any other timer's struct (after
  * clearing that). However far now_ms has jumped, it is at most one turn of the wheel that is looked at.
  */
 bool wheel_advance(struct wheel *w, uint64_t now_ms, unsigned at_most);

@@ -89,7 +89,7 @@ MUST_USE enum pool_answer pool_acquire(struct pool *p, struct waiter *w, struct 
 /* The same for one that had its turn and lost its worker: it goes to the head of the queue, queue_limit does not apply. */
 MUST_USE enum pool_answer pool_acquire_again(struct pool *p, struct waiter *w, struct slot **ret);
 
-/* Any thread, at the price of a load: whoever is released now is granted at once. */
+/* Any thread, at the price of a load; may be over by then. Somebody is in the queue: a slot that is released now is granted at once. */
 bool pool_is_waited_for(const struct pool *p);
 
 /* On w->loop's thread: `granted` will not be called any more; a slot on its way is released by who receives it. Idle: nothing. */

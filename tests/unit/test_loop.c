@@ -40,6 +40,20 @@ static void on_pipe(evutil_socket_t fd, short what, void *ctx)
 	say('r');
 }
 
+static void watch_pipe(struct event *ev, event_callback_fn read_it, void *ctx)
+{
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(event_assign(ev, loop->base, ends[0], EV_READ | EV_PERSIST, read_it, ctx), 0);
+	assert_int_equal(event_add(ev, NULL), 0);
+}
+
+static void leave_pipe(struct event *ev)
+{
+	event_del(ev);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 static void looked(struct loop_look *k)
 {
 	struct waiter *w = CONTAINER_OF(k, struct waiter, look);
@@ -69,9 +83,7 @@ static void a_look_comes_behind_what_the_kernel_tells(void **state)
 	clock_test_init(&clock);
 	budget_init(&budget, 1u << 20);
 	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
-	assert_int_equal(pipe(ends), 0);
-	assert_int_equal(event_assign(&ev, loop->base, ends[0], EV_READ | EV_PERSIST, on_pipe, NULL), 0);
-	assert_int_equal(event_add(&ev, NULL), 0);
+	watch_pipe(&ev, on_pipe, NULL);
 	assert_int_equal(write(ends[1], "x", 1), 1);
 	assert_true(loop_look(loop, &a.look));
 	assert_true(loop_look(loop, &gone.look));
@@ -82,9 +94,7 @@ static void a_look_comes_behind_what_the_kernel_tells(void **state)
 	loop_look_cancel(&gone.look);
 	loop_run(loop);
 	assert_string_equal(said, "rabzrz");
-	event_del(&ev);
-	close(ends[0]);
-	close(ends[1]);
+	leave_pipe(&ev);
 	loop_free(&loop);
 }
 
@@ -151,9 +161,7 @@ static void many_timers_let_others_in_between(void **state)
 	clock_test_init(&clock);
 	budget_init(&budget, 1u << 20);
 	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
-	assert_int_equal(pipe(ends), 0);
-	assert_int_equal(event_assign(&ev, loop->base, ends[0], EV_READ | EV_PERSIST, on_pipe_among_timers, &left), 0);
-	assert_int_equal(event_add(&ev, NULL), 0);
+	watch_pipe(&ev, on_pipe_among_timers, &left);
 	for (size_t i = 0; i < TIMERS; i++) {
 		timers[i] = (struct due_timer){ .timer.fire = due, .left = &left };
 		loop_timer_set(loop, &timers[i].timer, 500);
@@ -163,9 +171,7 @@ static void many_timers_let_others_in_between(void **state)
 	loop_run(loop);
 	assert_int_equal(left, 0);
 	assert_in_range(left_at_read, TIMERS - 100, TIMERS - 1);
-	event_del(&ev);
-	close(ends[0]);
-	close(ends[1]);
+	leave_pipe(&ev);
 	loop_free(&loop);
 }
 
