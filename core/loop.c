@@ -8,7 +8,10 @@
 
 #define STALL_MS    500
 #define WALL_AGE_US 100000u
-/* Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for so long go. */
+/*
+ * Blocks at hand: 16M, but little of a small memory_limit, and those that were of no use for so long go. None is kept while memory is short:
+ * they are not charged.
+ */
 #define BLOCKS_KEPT    256u
 #define BLOCKS_SHARE   32u
 #define BLOCKS_IDLE_MS 1000
@@ -259,7 +262,7 @@ void loop_block_give(struct loop *l, void *block)
 
 	assert(l->blocks_out > 0);
 	l->blocks_out--;
-	if (l->block_count >= l->blocks_max) {
+	if (l->block_count >= l->blocks_max || budget_pressure(l->lease.budget) != BUDGET_EASY) {
 		munmap(block, LOOP_BLOCK_BYTES);
 		return;
 	}

@@ -253,6 +253,27 @@ static void blocks_that_were_of_no_use_for_a_second_go(void **state)
 	loop_free(&loop);
 }
 
+static void no_block_is_kept_while_memory_is_short(void **state)
+{
+	static struct clock_test clock;
+	struct budget budget;
+	void *block;
+
+	(void)state;
+	clock_test_init(&clock);
+	budget_init(&budget, 64u << 20);
+	assert_int_equal(loop_new(0, &clock.clock, &budget, NULL, &loop), 0);
+	assert_true(lease_take(&loop->lease, 32u << 20));
+	assert_non_null(block = loop_block_take(loop));
+	loop_block_give(loop, block);
+	assert_int_equal(loop->block_count, 0);
+	lease_give(&loop->lease, 32u << 20);
+	assert_non_null(block = loop_block_take(loop));
+	loop_block_give(loop, block);
+	assert_int_equal(loop->block_count, 1);
+	loop_free(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,6 +282,7 @@ int main(void)
 		cmocka_unit_test(many_timers_let_others_in_between),
 		cmocka_unit_test(the_wall_clock_is_asked_ten_times_a_second),
 		cmocka_unit_test(blocks_that_were_of_no_use_for_a_second_go),
+		cmocka_unit_test(no_block_is_kept_while_memory_is_short),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
