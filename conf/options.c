@@ -90,8 +90,9 @@ static const struct option forebay_options[] = {
 	UINT(FOREBAY, threads, 1, 64, "auto", RESTART, "threads", "Event-loop threads of the front. auto: one per processor."),
 	SIZE(FOREBAY, memory_limit, 16 * MEGA, 1024 * GIGA, "auto", RESTART,
 	    "All memory that the front takes for its clients: bodies, heads, connections. At this ceiling it spills "
-	    "to the spool, stops reading, and at last refuses; it never goes above. auto: half of the smaller of RAM "
-	    "and the control group's limit, at most 1G."),
+	    "to the spool, stops reading, and at last refuses; it never goes above. The program itself and what the C "
+	    "library keeps between what is in use come on top: 6M beside a limit of 32M. auto: half of the smaller of RAM and "
+	    "the control group's limit, at most 1G."),
 	PATH(FOREBAY, spool_dir, no_words, "/var/spool/forebay", RESTART,
 	    "Where bodies that do not fit in memory go. The files in it have no names and are gone when forebay ends."),
 	SIZE(FOREBAY, spool_limit, MEGA, 1024 * 1024 * GIGA, "10G", RESTART,
